@@ -1,0 +1,45 @@
+//! The binding: `sayiir._core`.
+//!
+//! Thin glue between Python and the pure crates. Calls are short; values are walked in place; no
+//! lock of ours is held while Python code may run, and no panic leaves this crate (PyO3 turns one
+//! into an exception, and the lints forbid the usual ways to cause one).
+
+#![forbid(unsafe_code)]
+
+mod definition;
+mod error;
+mod payload;
+mod record;
+mod run;
+mod store;
+mod value;
+
+use pyo3::prelude::*;
+
+/// `sayiir._core`
+#[pymodule(gil_used = false)]
+fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<definition::Program>()?;
+    m.add_class::<record::Claim>()?;
+    m.add_class::<record::Claimant>()?;
+    m.add_class::<record::Commit>()?;
+    m.add_class::<record::StepRow>()?;
+    m.add_class::<run::Run>()?;
+    m.add_class::<run::Step>()?;
+    m.add_class::<run::Turn>()?;
+    m.add_class::<store::MemoryStore>()?;
+    m.add_class::<store::Keeper>()?;
+    m.add_function(wrap_pyfunction!(payload::encode_value, m)?)?;
+    m.add_function(wrap_pyfunction!(payload::decode_value, m)?)?;
+    m.add_function(wrap_pyfunction!(payload::encode_payload, m)?)?;
+    m.add_function(wrap_pyfunction!(payload::decode_payload, m)?)?;
+    m.add_function(wrap_pyfunction!(payload::decode_error_record, m)?)?;
+    m.add_function(wrap_pyfunction!(payload::register_values, m)?)?;
+    m.add_function(wrap_pyfunction!(payload::check_name, m)?)?;
+    m.add("MAX_VALUE_DEPTH", value::MAX_DEPTH)?;
+    m.add("MAX_PAYLOAD_BYTES", value::MAX_PAYLOAD_BYTES)?;
+    m.add("MAX_FAN_OUT", sayiir_core::definition::MAX_FAN_OUT)?;
+    m.add("AGEING_SECONDS", sayiir_store::AGEING_US as f64 / 1e6)?;
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Payloads: a Python value in its envelope, and back.
+
+use std::cell::Cell;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyType};
+use sayiir_core::envelope::{self, Bytes, codec, kind};
+
+use crate::error;
+use crate::value::{self, EncodeFailure};
+
+thread_local! {
+    /// One buffer a thread, taken while in use: encoding may run Python code, which may encode.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Buffers above this are not kept.
+const KEEP_SCRATCH: usize = 1 << 20;
+
+/// A value as a sealed payload.
+pub fn seal(obj: &Bound<'_, PyAny>) -> Result<Bytes, EncodeFailure> {
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let start = envelope::begin(&mut scratch, kind::VALUE, codec::MSGPACK);
+    let result = value::encode(obj, &mut scratch).map(|()| {
+        envelope::seal(&mut scratch, start);
+        Bytes::from(&scratch[..])
+    });
+    if scratch.capacity() <= KEEP_SCRATCH {
+        SCRATCH.set(scratch);
+    }
+    result
+}
+
+/// The value of a sealed payload or composite.
+pub fn open<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let damaged = |e: sayiir_core::Error| error::decode_text(py, e.to_string());
+    let view = envelope::open(bytes).map_err(damaged)?;
+    match (view.kind, view.codec) {
+        (kind::VALUE, codec::MSGPACK) => {
+            value::decode(py, view.body).map_err(|f| error::decode(py, &f))
+        }
+        (kind::NAMED, _) => {
+            let dict = PyDict::new(py);
+            for (name, payload) in envelope::named_items(view.body).map_err(damaged)? {
+                dict.set_item(name, open(py, payload)?)?;
+            }
+            Ok(dict.into_any())
+        }
+        (kind::LIST, _) => {
+            let list = PyList::empty(py);
+            for range in envelope::list_items(view.body).map_err(damaged)? {
+                list.append(open(py, &view.body[range])?)?;
+            }
+            Ok(list.into_any())
+        }
+        (kind::BRANCH, _) => {
+            let (key, payload) = envelope::branch_parts(view.body).map_err(damaged)?;
+            let dict = PyDict::new(py);
+            dict.set_item("branch", key)?;
+            dict.set_item("result", open(py, payload)?)?;
+            Ok(dict.into_any())
+        }
+        (kind, codec) => Err(error::decode_text(
+            py,
+            format!(
+                "these bytes hold no value that this program can read (kind {kind}, codec {codec})"
+            ),
+        )),
+    }
+}
+
+/// The value codec alone, without an envelope.
+#[pyfunction]
+pub fn encode_value<'py>(
+    py: Python<'py>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let mut out = Vec::with_capacity(512);
+    value::encode(value, &mut out).map_err(|f| error::encode(py, &f))?;
+    Ok(PyBytes::new(py, &out))
+}
+
+/// The other way round.
+#[pyfunction]
+pub fn decode_value<'py>(
+    py: Python<'py>,
+    data: &Bound<'py, PyBytes>,
+) -> PyResult<Bound<'py, PyAny>> {
+    value::decode(py, data.as_bytes()).map_err(|f| error::decode(py, &f))
+}
+
+/// A value in its envelope.
+#[pyfunction]
+pub fn encode_payload<'py>(
+    py: Python<'py>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let sealed = seal(value).map_err(|f| error::encode(py, &f))?;
+    Ok(PyBytes::new(py, &sealed))
+}
+
+/// The other way round; composites become dicts and lists.
+#[pyfunction]
+pub fn decode_payload<'py>(
+    py: Python<'py>,
+    data: &Bound<'py, PyBytes>,
+) -> PyResult<Bound<'py, PyAny>> {
+    open(py, data.as_bytes())
+}
+
+/// What an error record says.
+#[derive(IntoPyObject)]
+pub struct ErrorFields {
+    error_type: String,
+    message: String,
+    traceback: String,
+    task: String,
+    path: String,
+    retryable: bool,
+    causes: Vec<(String, String)>,
+}
+
+/// The parts of an error record, as a dict.
+#[pyfunction]
+pub fn decode_error_record(py: Python<'_>, data: &Bound<'_, PyBytes>) -> PyResult<ErrorFields> {
+    let record = envelope::ErrorRecord::decode(data.as_bytes())
+        .map_err(|e| error::decode_text(py, e.to_string()))?;
+    Ok(ErrorFields {
+        error_type: record.error_type,
+        message: record.message,
+        traceback: record.traceback,
+        task: record.task,
+        path: record.path,
+        retryable: record.retryable,
+        causes: record.causes,
+    })
+}
+
+/// Makes the value classes of the package known to the codec.
+#[pyfunction]
+pub fn register_values(
+    py: Python<'_>,
+    loop_result: &Bound<'_, PyType>,
+    loop_dict: &Bound<'_, PyType>,
+    event_timeout: &Bound<'_, PyType>,
+    map_error: &Bound<'_, PyType>,
+) -> PyResult<()> {
+    value::register(py, loop_result, loop_dict, event_timeout, map_error)
+}
+
+/// Checks an id or a name; `what` names the argument in the `ValueError`.
+#[pyfunction]
+pub fn check_name(py: Python<'_>, what: &str, name: &str) -> PyResult<()> {
+    sayiir_core::id::check_name(what, name).map_err(|e| error::core(py, &e))
+}

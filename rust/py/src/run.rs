@@ -1,0 +1,753 @@
+//! `Run`: one held instance being advanced, as the Python runner drives it.
+//!
+//! A run answers every fact with what to do next. With the memory store the whole of it is one call:
+//! encode the result, advance, checkpoint, decode the next input. With any other backend the answer
+//! carries a `Commit`, which the runner hands to the backend and reports back with `committed`; steps
+//! that depend on it are given out only then.
+//!
+//! Values are encoded and decoded outside of the run's lock; under it there is no Python at all.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString};
+use sayiir_core::advance::{Failure, Held, Machine, Start, Values};
+use sayiir_core::envelope::{Bytes, ErrorRecord};
+use sayiir_core::state::{Reply, Seq, StepRow};
+use sayiir_core::{Event, state};
+use sayiir_store::{MemoryStore, Store};
+
+use crate::definition::Program;
+use crate::error::{self, seconds, us};
+use crate::payload;
+use crate::record::{self, Claim, Claimant, Commit};
+
+/// Outputs at hand when the store is not in this process's memory.
+#[derive(Debug, Default)]
+struct Kept {
+    input: Option<Bytes>,
+    rows: HashMap<Seq, StepRow>,
+}
+
+struct View<'a> {
+    store: Option<&'a MemoryStore>,
+    id: &'a str,
+    /// The output that was just reported; most steps consume exactly that.
+    last: Option<(Seq, &'a Bytes)>,
+    kept: &'a Kept,
+}
+
+impl View<'_> {
+    fn stored(&self) -> Option<sayiir_store::memory::StoredValues<'_>> {
+        self.store
+            .map(|store| sayiir_store::memory::StoredValues { store, id: self.id })
+    }
+}
+
+impl Values for View<'_> {
+    fn input(&self) -> Option<Bytes> {
+        self.stored()
+            .map_or_else(|| self.kept.input.clone(), |stored| stored.input())
+    }
+
+    fn output(&self, seq: Seq) -> Option<Bytes> {
+        if let Some((last, bytes)) = self.last
+            && last == seq
+        {
+            return Some(Bytes::clone(bytes));
+        }
+        match self.stored() {
+            Some(stored) => stored.output(seq),
+            None => self.kept.rows.get(&seq).and_then(|row| row.output.clone()),
+        }
+    }
+
+    fn error(&self, seq: Seq) -> Option<Bytes> {
+        match self.stored() {
+            Some(stored) => stored.error(seq),
+            None => self.kept.rows.get(&seq).and_then(|row| row.error.clone()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    machine: Machine,
+    kept: Kept,
+    cancel: bool,
+}
+
+/// What a fact leads to, before it becomes Python objects.
+struct Answer {
+    starts: Vec<(Start, sayiir_core::Result<Bytes>)>,
+    commit: Option<state::Commit>,
+    abandoned: Vec<u32>,
+    held: Held,
+    wake_at_us: Option<i64>,
+    cancel: bool,
+}
+
+/// One held instance.
+#[pyclass(frozen, module = "sayiir._core")]
+pub struct Run {
+    id: Arc<str>,
+    #[pyo3(get)]
+    instance_id: Py<PyString>,
+    #[pyo3(get)]
+    fence: u64,
+    #[pyo3(get)]
+    program: Py<Program>,
+    store: Option<Arc<MemoryStore>>,
+    state: Mutex<State>,
+}
+
+impl Run {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up a claim of the memory store; `None` when the instance had to be set aside as damaged.
+    pub fn native(
+        py: Python<'_>,
+        store: &Arc<MemoryStore>,
+        claimant: &Claimant,
+        claim: sayiir_store::Claim,
+        now_us: i64,
+    ) -> PyResult<Option<Self>> {
+        let kept = Kept::default();
+        match Self::take_up(py, Some(store), claimant, &claim, kept, now_us)? {
+            Ok(run) => Ok(Some(run)),
+            Err(reason) => {
+                let commit = Machine::set_aside(&claim.stored, &reason);
+                store.commit(&claim.id, claim.fence, commit, now_us);
+                Ok(None)
+            }
+        }
+    }
+
+    fn take_up(
+        py: Python<'_>,
+        store: Option<&Arc<MemoryStore>>,
+        claimant: &Claimant,
+        claim: &sayiir_store::Claim,
+        kept: Kept,
+        now_us: i64,
+    ) -> PyResult<sayiir_core::Result<Self>> {
+        let Some(program) = claimant.programs.get(&claim.hash) else {
+            return Err(PyValueError::new_err(format!(
+                "instance '{}' runs a definition that this worker does not have",
+                claim.id
+            )));
+        };
+        let view = View {
+            store: store.map(Arc::as_ref),
+            id: &claim.id,
+            last: None,
+            kept: &kept,
+        };
+        let machine = Machine::restore(
+            Arc::clone(&program.get().def),
+            claimant.inner.tags.clone(),
+            claimant.width,
+            &claim.stored,
+            claim.needs.clone(),
+            &view,
+            now_us,
+        );
+        Ok(machine.map(|machine| Self {
+            id: Arc::clone(&claim.id),
+            instance_id: PyString::new(py, &claim.id).unbind(),
+            fence: claim.fence,
+            program: program.clone_ref(py),
+            store: store.cloned(),
+            state: Mutex::new(State {
+                machine,
+                kept,
+                cancel: false,
+            }),
+        }))
+    }
+
+    /// Runs one change of the machine and everything that follows from it, up to the next Python.
+    fn advance(
+        &self,
+        now_us: i64,
+        last: Option<(Seq, &Bytes)>,
+        change: impl FnOnce(&mut Machine, &View<'_>) -> sayiir_core::Result<()>,
+    ) -> Answer {
+        let mut guard = self.lock();
+        let State {
+            machine,
+            kept,
+            cancel,
+        } = &mut *guard;
+        let mut commit = None;
+        {
+            let view = View {
+                store: self.store.as_deref(),
+                id: &self.id,
+                last,
+                kept,
+            };
+            if let Err(reason) = change(machine, &view) {
+                machine.abort(&reason);
+            }
+        }
+        while let Some(next) = machine.commit() {
+            match &self.store {
+                Some(store) => {
+                    let reply = store.commit(&self.id, self.fence, next, now_us);
+                    let view = View {
+                        store: Some(store),
+                        id: &self.id,
+                        last,
+                        kept,
+                    };
+                    if let Err(reason) = machine.reply(reply, now_us, &view) {
+                        machine.abort(&reason);
+                    }
+                }
+                None => {
+                    if machine.is_linear() {
+                        let needed = machine.root_refs();
+                        kept.rows.retain(|seq, _| needed.contains(seq));
+                    }
+                    kept.rows
+                        .extend(next.steps.iter().map(|row| (row.seq, row.clone())));
+                    commit = Some(next);
+                    break;
+                }
+            }
+        }
+        let view = View {
+            store: self.store.as_deref(),
+            id: &self.id,
+            last,
+            kept,
+        };
+        let starts = match machine.take_lone_start() {
+            Some(start) => vec![start],
+            None => machine.take_starts(),
+        };
+        let starts = starts
+            .into_iter()
+            .map(|start| {
+                let input = machine.input(start.strand, &view);
+                (start, input)
+            })
+            .collect();
+        Answer {
+            starts,
+            commit,
+            abandoned: machine.take_abandoned(),
+            held: machine.held(),
+            wake_at_us: machine.wake_at_us(),
+            cancel: *cancel,
+        }
+    }
+
+    /// Turns an answer into Python: a lone `Step`, or a `Turn`.
+    fn give<'py>(
+        slf: &Bound<'py, Self>,
+        mut answer: Answer,
+        now: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let run = slf.get();
+        let plain = |answer: &Answer| {
+            answer.commit.is_none()
+                && answer.abandoned.is_empty()
+                && answer.wake_at_us.is_none()
+                && answer.held == Held::Yes
+                && !answer.cancel
+        };
+        if answer.starts.len() == 1
+            && plain(&answer)
+            && let Some((start, input)) = answer.starts.pop()
+        {
+            match Self::step(slf, &start, &input, now) {
+                Ok(step) => return Ok(step.into_any()),
+                Err(failure) => answer = run.fail_input(py, &start, &failure, us(now)),
+            }
+        }
+        let steps = PyList::empty(py);
+        let mut turn = Turn::of(py, &answer);
+        let mut commit = answer.commit;
+        let mut starts = answer.starts;
+        while let Some((start, input)) = starts.pop() {
+            match Self::step(slf, &start, &input, now) {
+                Ok(step) => steps.append(step)?,
+                Err(failure) => {
+                    let more = run.fail_input(py, &start, &failure, us(now));
+                    turn.merge(&more);
+                    commit = commit.or(more.commit);
+                    starts.extend(more.starts);
+                }
+            }
+        }
+        steps.reverse()?;
+        turn.steps = steps.unbind();
+        if let Some(inner) = commit {
+            turn.commit = Some(Py::new(
+                py,
+                Commit {
+                    id: Arc::clone(&run.id),
+                    fence: run.fence,
+                    inner,
+                },
+            )?);
+        }
+        Ok(Bound::new(py, turn)?.into_any())
+    }
+
+    fn step<'py>(
+        slf: &Bound<'py, Self>,
+        start: &Start,
+        input: &sayiir_core::Result<Bytes>,
+        now: f64,
+    ) -> PyResult<Bound<'py, Step>> {
+        let py = slf.py();
+        let run = slf.get();
+        let program = run.program.get();
+        let input = match input {
+            Ok(bytes) => payload::open(py, bytes)?.unbind(),
+            Err(reason) => return Err(error::core(py, reason)),
+        };
+        let callee = program.callees.get(start.task as usize).ok_or_else(|| {
+            PyRuntimeError::new_err("a step refers to a task that its program does not have")
+        })?;
+        Bound::new(
+            py,
+            Step {
+                strand: start.strand,
+                ticket: start.ticket,
+                path: Arc::clone(&start.path),
+                attempt: start.attempt,
+                function: callee.function.clone_ref(py),
+                input,
+                mode: callee.mode,
+                timeout: callee.timeout,
+                deadline: callee.timeout.map(|timeout| now + timeout),
+                task: callee.task.clone_ref(py),
+                run: slf.clone().unbind(),
+                cancelled: AtomicBool::new(false),
+            },
+        )
+    }
+
+    /// A step whose input cannot be decoded has failed before it began.
+    fn fail_input(&self, py: Python<'_>, start: &Start, failure: &PyErr, now_us: i64) -> Answer {
+        let record = ErrorRecord {
+            error_type: failure
+                .get_type(py)
+                .name()
+                .map_or_else(|_| "DecodeError".to_owned(), |n| n.to_string()),
+            message: failure.value(py).to_string(),
+            ..ErrorRecord::default()
+        };
+        let failure = Failure {
+            record,
+            retryable: false,
+            retry_after_us: None,
+            unit: 0.0,
+        };
+        let (strand, ticket) = (start.strand, start.ticket);
+        self.advance(now_us, None, |machine, view| {
+            machine
+                .failed(strand, ticket, failure, now_us, view)
+                .map(drop)
+        })
+    }
+}
+
+#[pymethods]
+impl Run {
+    /// Takes up a claim of any backend. `rows` are the rows that `claim.referenced()` asks for.
+    ///
+    /// `None` cannot come out of a constructor, so a damaged instance comes out as a run whose first
+    /// answer is the commit that sets it aside.
+    #[new]
+    #[pyo3(signature = (claimant, claim, rows, input, now))]
+    fn new(
+        py: Python<'_>,
+        claimant: &Claimant,
+        claim: &Claim,
+        rows: Vec<Py<record::StepRow>>,
+        input: &[u8],
+        now: f64,
+    ) -> PyResult<Self> {
+        let kept = |rows: &[Py<record::StepRow>]| Kept {
+            input: Some(input.into()),
+            rows: rows
+                .iter()
+                .map(|row| (row.get().inner.seq, row.get().inner.clone()))
+                .collect(),
+        };
+        match Self::take_up(py, None, claimant, &claim.inner, kept(&rows), us(now))? {
+            Ok(run) => Ok(run),
+            Err(reason) => {
+                let mut fresh = claim.inner.clone();
+                fresh.stored.cursor = None;
+                fresh.stored.cells.clear();
+                let run = Self::take_up(py, None, claimant, &fresh, kept(&rows), us(now))?
+                    .map_err(|e| error::core(py, &e))?;
+                run.lock().machine.abort(&reason);
+                Ok(run)
+            }
+        }
+    }
+
+    /// Names of awaited events, one for each waiting strand.
+    fn awaits(&self) -> Vec<String> {
+        self.lock()
+            .machine
+            .awaits()
+            .iter()
+            .map(|name| name.to_string())
+            .collect()
+    }
+
+    /// Begins, and later attends to: time that has passed, events, a pending cancel or pause.
+    ///
+    /// With the memory store the news is fetched here; otherwise it is given.
+    #[pyo3(signature = (now, *, lost=false, cancel=false, pause=false, events=Vec::new()))]
+    fn attend<'py>(
+        slf: &Bound<'py, Self>,
+        now: f64,
+        lost: bool,
+        cancel: bool,
+        pause: bool,
+        events: Vec<(u64, String, Vec<u8>)>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let run = slf.get();
+        let now_us = us(now);
+        let mut news = sayiir_store::News {
+            lost,
+            cancel,
+            pause,
+            events: events
+                .into_iter()
+                .map(|(seq, name, payload)| Event {
+                    seq,
+                    name: name.into(),
+                    payload: payload.into(),
+                })
+                .collect(),
+        };
+        if let Some(store) = &run.store {
+            let names = run.lock().machine.awaits();
+            news = store.news(&run.id, run.fence, &names);
+        }
+        if news.cancel {
+            run.lock().cancel = true;
+        }
+        let answer = run.advance(now_us, None, |machine, view| {
+            if news.lost {
+                return machine.reply(Reply::LeaseLost, now_us, view);
+            }
+            if news.cancel || news.pause {
+                machine.drain(false);
+            }
+            machine.tick(news.events, now_us, view)
+        });
+        Self::give(slf, answer, now)
+    }
+
+    /// A step returned.
+    fn completed<'py>(
+        slf: &Bound<'py, Self>,
+        step: &Step,
+        value: &Bound<'py, PyAny>,
+        now: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let output = payload::seal(value).map_err(|failure| step.refuse(py, &failure))?;
+        let now_us = us(now);
+        let run = slf.get();
+        let seq = run.lock().machine.next_seq();
+        let answer = run.advance(now_us, Some((seq, &output)), |machine, view| {
+            machine
+                .completed(
+                    step.strand,
+                    step.ticket,
+                    Bytes::clone(&output),
+                    now_us,
+                    view,
+                )
+                .map(drop)
+        });
+        Self::give(slf, answer, now)
+    }
+
+    /// An attempt failed.
+    #[pyo3(signature = (step, error_type, message, traceback, causes, retryable, retry_after, unit, now))]
+    #[allow(clippy::too_many_arguments)]
+    fn failed<'py>(
+        slf: &Bound<'py, Self>,
+        step: &Step,
+        error_type: String,
+        message: String,
+        traceback: String,
+        causes: Vec<(String, String)>,
+        retryable: bool,
+        retry_after: Option<f64>,
+        unit: f64,
+        now: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let record = ErrorRecord {
+            error_type,
+            message,
+            traceback,
+            causes,
+            ..ErrorRecord::default()
+        };
+        let failure = Failure {
+            record,
+            retryable,
+            retry_after_us: retry_after.map(us),
+            unit,
+        };
+        let now_us = us(now);
+        let answer = slf.get().advance(now_us, None, |machine, view| {
+            machine
+                .failed(step.strand, step.ticket, failure, now_us, view)
+                .map(drop)
+        });
+        Self::give(slf, answer, now)
+    }
+
+    /// A step was stopped by its holder before it ended; it will run again.
+    fn interrupted<'py>(
+        slf: &Bound<'py, Self>,
+        step: &Step,
+        now: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let now_us = us(now);
+        let answer = slf.get().advance(now_us, None, |machine, view| {
+            machine
+                .interrupted(step.strand, step.ticket, now_us, view)
+                .map(drop)
+        });
+        Self::give(slf, answer, now)
+    }
+
+    /// Starts nothing new from now on, and gives the instance back when the running steps are done.
+    fn drain<'py>(slf: &Bound<'py, Self>, now: f64) -> PyResult<Bound<'py, PyAny>> {
+        let answer = slf.get().advance(us(now), None, |machine, _| {
+            machine.drain(true);
+            Ok(())
+        });
+        Self::give(slf, answer, now)
+    }
+
+    /// The backend's answer to the last commit.
+    #[pyo3(signature = (kind, events, now))]
+    fn committed<'py>(
+        slf: &Bound<'py, Self>,
+        kind: &str,
+        events: Vec<(u64, String, Vec<u8>)>,
+        now: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let reply = match kind {
+            "ok" => Reply::Ok,
+            "pause_pending" => Reply::PausePending,
+            "cancelled" => Reply::Cancelled,
+            "paused" => Reply::Paused,
+            "lease_lost" => Reply::LeaseLost,
+            "events" => Reply::Events(
+                events
+                    .into_iter()
+                    .map(|(seq, name, payload)| Event {
+                        seq,
+                        name: name.into(),
+                        payload: payload.into(),
+                    })
+                    .collect(),
+            ),
+            other => return Err(PyValueError::new_err(format!("unknown reply {other:?}"))),
+        };
+        let now_us = us(now);
+        let answer = slf.get().advance(now_us, None, |machine, view| {
+            machine.reply(reply, now_us, view)
+        });
+        Self::give(slf, answer, now)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Run {:?} fence {}>", self.id, self.fence)
+    }
+}
+
+/// One attempt of one step.
+#[pyclass(frozen, module = "sayiir._core")]
+pub struct Step {
+    strand: u32,
+    ticket: u32,
+    path: Arc<str>,
+    #[pyo3(get)]
+    attempt: u32,
+    /// Takes `input`, gives the output.
+    #[pyo3(get, name = "fn")]
+    function: Py<PyAny>,
+    #[pyo3(get)]
+    input: Py<PyAny>,
+    /// 0 loop, 1 inline, 2 thread, 3 process.
+    #[pyo3(get)]
+    mode: u8,
+    #[pyo3(get)]
+    timeout: Option<f64>,
+    #[pyo3(get)]
+    deadline: Option<f64>,
+    #[pyo3(get)]
+    task: Py<PyAny>,
+    #[pyo3(get)]
+    run: Py<Run>,
+    cancelled: AtomicBool,
+}
+
+impl Step {
+    fn refuse(&self, py: Python<'_>, failure: &crate::value::EncodeFailure) -> PyErr {
+        let name = self
+            .task
+            .bind(py)
+            .getattr("name")
+            .map_or_else(|_| String::new(), |name| name.to_string());
+        error::encode_text(
+            py,
+            format!(
+                "task '{name}' (at '{}') returned a value of which {failure}",
+                self.path
+            ),
+        )
+    }
+}
+
+#[pymethods]
+impl Step {
+    #[getter]
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Distinguishes the attempts of a run.
+    #[getter]
+    fn ticket(&self) -> u32 {
+        self.ticket
+    }
+
+    #[getter]
+    fn instance_id(&self, py: Python<'_>) -> Py<PyString> {
+        self.run.get().instance_id.clone_ref(py)
+    }
+
+    #[getter]
+    fn workflow_id(&self, py: Python<'_>) -> Py<PyAny> {
+        self.run.get().program.get().name.clone_ref(py)
+    }
+
+    #[getter]
+    fn workflow_metadata(&self, py: Python<'_>) -> Option<Py<pyo3::types::PyDict>> {
+        self.run
+            .get()
+            .program
+            .get()
+            .metadata
+            .as_ref()
+            .map(|metadata| metadata.clone_ref(py))
+    }
+
+    /// Whether its result is no longer wanted.
+    #[getter]
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+            || !self
+                .run
+                .get()
+                .lock()
+                .machine
+                .is_running(self.strand, self.ticket)
+    }
+
+    /// Tells a task that looks at `cancelled` to stop.
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<Step {:?} of {:?}, attempt {}>",
+            self.path,
+            self.run.get().id,
+            self.attempt
+        )
+    }
+}
+
+/// What to do next, when it is more than one plain step.
+#[pyclass(frozen, module = "sayiir._core")]
+pub struct Turn {
+    /// Steps to start now.
+    #[pyo3(get)]
+    steps: Py<PyList>,
+    /// To be written before anything else; answer it with `committed`.
+    #[pyo3(get)]
+    commit: Option<Py<Commit>>,
+    /// Tickets of running steps whose results are no longer wanted.
+    #[pyo3(get)]
+    abandoned: Vec<u32>,
+    /// `held`, `parked`, `handed_over`, `completed`, `failed`, `cancelled`, `paused` or `lost`.
+    #[pyo3(get)]
+    state: &'static str,
+    /// While held: when to attend to it again.
+    #[pyo3(get)]
+    wake_at: Option<f64>,
+    /// A cancel is pending: running steps that can be stopped should be.
+    #[pyo3(get)]
+    cancel: bool,
+}
+
+impl Turn {
+    fn of(py: Python<'_>, answer: &Answer) -> Self {
+        Self {
+            steps: PyList::empty(py).unbind(),
+            commit: None,
+            abandoned: answer.abandoned.clone(),
+            state: word(answer.held),
+            wake_at: answer.wake_at_us.map(seconds),
+            cancel: answer.cancel,
+        }
+    }
+
+    fn merge(&mut self, more: &Answer) {
+        self.abandoned.extend(&more.abandoned);
+        self.state = word(more.held);
+        self.wake_at = more.wake_at_us.map(seconds);
+    }
+}
+
+#[pymethods]
+impl Turn {
+    fn __repr__(&self, py: Python<'_>) -> String {
+        format!(
+            "<Turn {} with {} steps>",
+            self.state,
+            self.steps.bind(py).len()
+        )
+    }
+}
+
+fn word(held: Held) -> &'static str {
+    match held {
+        Held::Yes => "held",
+        Held::Parked => "parked",
+        Held::HandedOver => "handed_over",
+        Held::Completed => "completed",
+        Held::Failed => "failed",
+        Held::Cancelled => "cancelled",
+        Held::Paused => "paused",
+        Held::Lost => "lost",
+    }
+}

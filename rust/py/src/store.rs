@@ -1,0 +1,500 @@
+//! `MemoryStore`: the memory backend's storage, as Python sees it.
+//!
+//! Every method is a short call. Times are seconds since the epoch and always given by the caller.
+//! `claim_run` is the fast way in: claim and take-up in one call, and checkpoints that never leave
+//! Rust. The other methods are the storage contract, the same that a backend written in Python has.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use sayiir_core::policy;
+use sayiir_core::state::Reply;
+use sayiir_store::memory::Settings;
+use sayiir_store::{
+    ConflictPolicy, Filter, InstanceRow, NewInstance, Request, Status, Store, StoreError, Submitted,
+};
+
+use crate::definition::Program;
+use crate::error::{self, seconds, us};
+use crate::record::{Claim, Claimant, Commit, StepRow, tags_to_py};
+use crate::run::Run;
+
+/// An instance row as the arguments of `sayiir.backends.InstanceRow`, by name.
+#[derive(IntoPyObject)]
+pub struct Fields {
+    instance_id: String,
+    workflow_id: String,
+    definition_hash: String,
+    status: &'static str,
+    created_at: f64,
+    updated_at: f64,
+    ended_at: Option<f64>,
+    start_at: Option<f64>,
+    wake_at: Option<f64>,
+    delay_id: Option<String>,
+    signal_id: Option<String>,
+    signal_name: Option<String>,
+    reason: Option<String>,
+    by: Option<String>,
+    output: Option<Py<PyBytes>>,
+    error: Option<Py<PyBytes>>,
+    tags: Vec<String>,
+    priority: u8,
+    worker_id: Option<String>,
+    fence: u64,
+    steps: u32,
+}
+
+fn fields(py: Python<'_>, row: &InstanceRow) -> Fields {
+    let text = |value: &Option<Arc<str>>| value.as_ref().map(|text| text.to_string());
+    let bytes =
+        |value: &Option<sayiir_core::Bytes>| value.as_ref().map(|b| PyBytes::new(py, b).unbind());
+    Fields {
+        instance_id: row.id.to_string(),
+        workflow_id: row.workflow.to_string(),
+        definition_hash: error::hex(&row.hash),
+        status: row.status.word(),
+        created_at: seconds(row.created_us),
+        updated_at: seconds(row.updated_us),
+        ended_at: row.ended_us.map(seconds),
+        start_at: row.start_at_us.map(seconds),
+        wake_at: row.wake_at_us.map(seconds),
+        delay_id: text(&row.delay_id),
+        signal_id: text(&row.signal_id),
+        signal_name: text(&row.signal_name),
+        reason: text(&row.reason),
+        by: text(&row.by),
+        output: bytes(&row.output),
+        error: bytes(&row.error),
+        tags: tags_to_py(&row.needs.0),
+        priority: row.needs.1,
+        worker_id: text(&row.worker),
+        fence: row.fence,
+        steps: row.steps,
+    }
+}
+
+fn policy_of(word: &str) -> PyResult<ConflictPolicy> {
+    match word {
+        "fail" => Ok(ConflictPolicy::Fail),
+        "use_existing" => Ok(ConflictPolicy::UseExisting),
+        "terminate_existing" => Ok(ConflictPolicy::TerminateExisting),
+        other => Err(PyValueError::new_err(format!(
+            "unknown conflict policy {other:?}; use 'fail', 'use_existing' or 'terminate_existing'"
+        ))),
+    }
+}
+
+/// Id, program, sealed input and start time of a new instance.
+type NewFields = (String, Py<Program>, Vec<u8>, Option<f64>);
+
+/// Number, name and payload of an event.
+type EventFields<'py> = (u64, String, Bound<'py, PyBytes>);
+
+/// The kind of a reply, and its events.
+pub fn reply_to_py<'py>(py: Python<'py>, reply: &Reply) -> (&'static str, Vec<EventFields<'py>>) {
+    match reply {
+        Reply::Ok => ("ok", Vec::new()),
+        Reply::PausePending => ("pause_pending", Vec::new()),
+        Reply::Cancelled => ("cancelled", Vec::new()),
+        Reply::Paused => ("paused", Vec::new()),
+        Reply::LeaseLost => ("lease_lost", Vec::new()),
+        Reply::Events(events) => ("events", events_to_py(py, events)),
+    }
+}
+
+fn events_to_py<'py>(py: Python<'py>, events: &[sayiir_core::Event]) -> Vec<EventFields<'py>> {
+    events
+        .iter()
+        .map(|e| (e.seq, e.name.to_string(), PyBytes::new(py, &e.payload)))
+        .collect()
+}
+
+/// See the module's opening.
+#[pyclass(frozen, module = "sayiir._core")]
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    pub inner: Arc<sayiir_store::MemoryStore>,
+}
+
+impl MemoryStore {
+    fn call<T>(&self, py: Python<'_>, result: Result<T, StoreError>) -> PyResult<T> {
+        result.map_err(|e| error::store(py, &e))
+    }
+}
+
+#[pymethods]
+impl MemoryStore {
+    #[new]
+    #[pyo3(signature = (*, keep_completed=None, keep_events=None))]
+    fn new(
+        py: Python<'_>,
+        keep_completed: Option<f64>,
+        keep_events: Option<f64>,
+    ) -> PyResult<Self> {
+        let mut settings = Settings::default();
+        let refuse = |e: sayiir_core::Error| error::core(py, &e);
+        if let Some(keep) = keep_completed {
+            settings.keep_completed_us =
+                Some(policy::duration_us("keep_completed", keep, true).map_err(refuse)?);
+        }
+        if let Some(keep) = keep_events {
+            settings.keep_orphans_us =
+                policy::duration_us("keep_events", keep, true).map_err(refuse)?;
+        }
+        Ok(Self {
+            inner: Arc::new(sayiir_store::MemoryStore::new(settings)),
+        })
+    }
+
+    /// The existing instance under `use_existing`, `None` when the submit may go on.
+    fn check_submit(
+        &self,
+        py: Python<'_>,
+        instance_id: &str,
+        program: &Program,
+        policy: &str,
+    ) -> PyResult<Option<Fields>> {
+        let found = self.call(
+            py,
+            self.inner
+                .check_submit(instance_id, program.def.hash(), policy_of(policy)?),
+        )?;
+        Ok(found.map(|row| fields(py, &row)))
+    }
+
+    /// Creates instances, all or none, from `(id, program, sealed input, start_at)`; for each `None`,
+    /// or the existing one under `use_existing`.
+    fn submit(
+        &self,
+        py: Python<'_>,
+        instances: Vec<NewFields>,
+        policy: &str,
+        now: f64,
+    ) -> PyResult<Vec<Option<Fields>>> {
+        let policy = policy_of(policy)?;
+        let batch = instances
+            .into_iter()
+            .map(|(id, program, input, start_at)| {
+                let def = &program.get().def;
+                NewInstance {
+                    id: id.into(),
+                    workflow: Arc::clone(&def.name),
+                    hash: *def.hash(),
+                    input: input.into(),
+                    needs: def.entry(),
+                    start_at_us: start_at.map(us),
+                }
+            })
+            .collect();
+        let outcomes = self.call(py, self.inner.submit(batch, policy, us(now)))?;
+        Ok(outcomes
+            .iter()
+            .map(|outcome| match outcome {
+                Submitted::Created => None,
+                Submitted::Existing(row) => Some(fields(py, row)),
+            })
+            .collect())
+    }
+
+    /// Claims up to `limit` ready instances, best first.
+    fn claim(&self, claimant: &Claimant, limit: usize, now: f64) -> Vec<Claim> {
+        self.inner
+            .claim(&claimant.inner, &claimant.hashes, limit, us(now))
+            .into_iter()
+            .map(|inner| Claim { inner })
+            .collect()
+    }
+
+    /// Claims one instance, if it is ready and free.
+    fn claim_one(
+        &self,
+        py: Python<'_>,
+        claimant: &Claimant,
+        instance_id: &str,
+        now: f64,
+    ) -> PyResult<Option<Claim>> {
+        let claim = self.call(
+            py,
+            self.inner.claim_one(&claimant.inner, instance_id, us(now)),
+        )?;
+        Ok(claim.map(|inner| Claim { inner }))
+    }
+
+    /// Claims the best ready instance and takes it up.
+    fn claim_run(&self, py: Python<'_>, claimant: &Claimant, now: f64) -> PyResult<Option<Run>> {
+        loop {
+            let Some(claim) = self
+                .inner
+                .claim(&claimant.inner, &claimant.hashes, 1, us(now))
+                .pop()
+            else {
+                return Ok(None);
+            };
+            if let Some(run) = Run::native(py, &self.inner, claimant, claim, us(now))? {
+                return Ok(Some(run));
+            }
+        }
+    }
+
+    /// Claims this instance, if it is ready and free, and takes it up.
+    fn claim_run_one(
+        &self,
+        py: Python<'_>,
+        claimant: &Claimant,
+        instance_id: &str,
+        now: f64,
+    ) -> PyResult<Option<Run>> {
+        match self.call(
+            py,
+            self.inner.claim_one(&claimant.inner, instance_id, us(now)),
+        )? {
+            Some(claim) => Run::native(py, &self.inner, claimant, claim, us(now)),
+            None => Ok(None),
+        }
+    }
+
+    /// Prolongs all leases of a worker; the ids of held instances with a pending cancel or pause.
+    fn renew(&self, worker_id: &str, lease_ttl: f64, now: f64) -> Vec<String> {
+        self.inner
+            .renew(worker_id, us(lease_ttl), us(now))
+            .iter()
+            .map(|id| id.to_string())
+            .collect()
+    }
+
+    /// Gives back all leases of a worker.
+    fn release(&self, worker_id: &str, now: f64) -> usize {
+        self.inner.release(worker_id, us(now))
+    }
+
+    /// Applies one checkpoint; the kind of the reply, and its events.
+    fn commit<'py>(
+        &self,
+        py: Python<'py>,
+        commit: &Commit,
+        now: f64,
+    ) -> (&'static str, Vec<EventFields<'py>>) {
+        let reply = self
+            .inner
+            .commit(&commit.id, commit.fence, commit.inner.clone(), us(now));
+        reply_to_py(py, &reply)
+    }
+
+    /// `(lost, cancel pending, pause pending, events)` for the holder.
+    fn news<'py>(
+        &self,
+        py: Python<'py>,
+        instance_id: &str,
+        fence: u64,
+        names: Vec<String>,
+    ) -> (bool, bool, bool, Vec<EventFields<'py>>) {
+        let names: Vec<Arc<str>> = names.into_iter().map(Into::into).collect();
+        let news = self.inner.news(instance_id, fence, &names);
+        (
+            news.lost,
+            news.cancel,
+            news.pause,
+            events_to_py(py, &news.events),
+        )
+    }
+
+    /// Buffers an event; `False` when its key was known.
+    #[pyo3(signature = (instance_id, name, payload, key, now))]
+    fn send_event(
+        &self,
+        py: Python<'_>,
+        instance_id: &str,
+        name: &str,
+        payload: &[u8],
+        key: Option<&str>,
+        now: f64,
+    ) -> PyResult<bool> {
+        self.call(
+            py,
+            self.inner
+                .send_event(instance_id, name, payload.into(), key, us(now)),
+        )
+    }
+
+    #[pyo3(signature = (instance_id, reason, by, now))]
+    fn cancel(
+        &self,
+        py: Python<'_>,
+        instance_id: &str,
+        reason: Option<&str>,
+        by: Option<&str>,
+        now: f64,
+    ) -> PyResult<&'static str> {
+        let request = Request {
+            reason: reason.map(Into::into),
+            by: by.map(Into::into),
+        };
+        self.call(py, self.inner.cancel(instance_id, request, us(now)))
+            .map(Status::word)
+    }
+
+    #[pyo3(signature = (instance_id, reason, by, now))]
+    fn pause(
+        &self,
+        py: Python<'_>,
+        instance_id: &str,
+        reason: Option<&str>,
+        by: Option<&str>,
+        now: f64,
+    ) -> PyResult<&'static str> {
+        let request = Request {
+            reason: reason.map(Into::into),
+            by: by.map(Into::into),
+        };
+        self.call(py, self.inner.pause(instance_id, request, us(now)))
+            .map(Status::word)
+    }
+
+    fn unpause(&self, py: Python<'_>, instance_id: &str, now: f64) -> PyResult<&'static str> {
+        self.call(py, self.inner.unpause(instance_id, us(now)))
+            .map(Status::word)
+    }
+
+    fn get(&self, py: Python<'_>, instance_id: &str, now: f64) -> PyResult<Fields> {
+        let row = self.call(py, self.inner.get(instance_id, us(now)))?;
+        Ok(fields(py, &row))
+    }
+
+    /// A page, newest first, and where the next one begins.
+    #[pyo3(signature = (limit, before, now, *, status=None, workflow=None, id_prefix=None, created_after=None,
+                        created_before=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn find(
+        &self,
+        py: Python<'_>,
+        limit: usize,
+        before: Option<u64>,
+        now: f64,
+        status: Option<&str>,
+        workflow: Option<String>,
+        id_prefix: Option<String>,
+        created_after: Option<f64>,
+        created_before: Option<f64>,
+    ) -> PyResult<(Vec<Fields>, Option<u64>)> {
+        let status = status
+            .map(|word| {
+                Status::from_word(word)
+                    .ok_or_else(|| PyValueError::new_err(format!("unknown status {word:?}")))
+            })
+            .transpose()?;
+        let filter = Filter {
+            status,
+            workflow,
+            id_prefix,
+            created_after_us: created_after.map(us),
+            created_before_us: created_before.map(us),
+        };
+        let page = self.inner.find(&filter, limit, before, us(now));
+        Ok((
+            page.rows.iter().map(|row| fields(py, row)).collect(),
+            page.next,
+        ))
+    }
+
+    /// `(step row, worker id)` in the order they were written.
+    fn history(&self, py: Python<'_>, instance_id: &str) -> PyResult<Vec<(StepRow, String)>> {
+        let rows = self.call(py, self.inner.history(instance_id))?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.step.into(), row.worker.to_string()))
+            .collect())
+    }
+
+    fn step(
+        &self,
+        py: Python<'_>,
+        instance_id: &str,
+        path_or_name: &str,
+    ) -> PyResult<Option<StepRow>> {
+        Ok(self
+            .call(py, self.inner.step(instance_id, path_or_name))?
+            .map(Into::into))
+    }
+
+    fn input<'py>(&self, py: Python<'py>, instance_id: &str) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(
+            py,
+            &self.call(py, self.inner.input(instance_id))?,
+        ))
+    }
+
+    fn rows(&self, py: Python<'_>, instance_id: &str, seqs: Vec<u32>) -> PyResult<Vec<StepRow>> {
+        Ok(self
+            .call(py, self.inner.rows(instance_id, &seqs))?
+            .into_iter()
+            .map(Into::into)
+            .collect())
+    }
+
+    fn delete(&self, py: Python<'_>, instance_id: &str, force: bool, now: f64) -> PyResult<()> {
+        self.call(py, self.inner.delete(instance_id, force, us(now)))
+    }
+
+    /// `(definition hash, workflow, tags, how many)` of what is ready.
+    fn backlog(&self) -> Vec<(String, String, Vec<String>, usize)> {
+        self.inner
+            .backlog()
+            .into_iter()
+            .map(|b| {
+                (
+                    error::hex(&b.hash),
+                    b.workflow.to_string(),
+                    tags_to_py(&b.tags),
+                    b.ready,
+                )
+            })
+            .collect()
+    }
+
+    /// The earliest timer of a parked instance.
+    fn next_wake(&self) -> Option<f64> {
+        self.inner.next_wake_us().map(seconds)
+    }
+
+    fn __len__(&self) -> usize {
+        self.inner.len()
+    }
+}
+
+/// Keeps a worker's leases alive until it is closed, on a thread that never needs the interpreter.
+#[pyclass(frozen, module = "sayiir._core")]
+pub struct Keeper {
+    inner: Mutex<Option<sayiir_store::Keeper>>,
+}
+
+#[pymethods]
+impl Keeper {
+    #[new]
+    fn new(store: &MemoryStore, claimant: &Claimant) -> PyResult<Self> {
+        let store: Arc<dyn Store> = Arc::clone(&store.inner) as Arc<dyn Store>;
+        let keeper = sayiir_store::Keeper::start(
+            store,
+            Arc::clone(&claimant.inner.worker),
+            claimant.inner.lease_us,
+        )
+        .map_err(|e| {
+            PyOSError::new_err(format!("cannot start the thread that renews leases: {e}"))
+        })?;
+        Ok(Self {
+            inner: Mutex::new(Some(keeper)),
+        })
+    }
+
+    /// Stops renewing; the leases last as long as they were last renewed for.
+    fn close(&self, py: Python<'_>) {
+        let keeper = self
+            .inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        py.detach(|| drop(keeper));
+    }
+}

@@ -1,0 +1,391 @@
+//! The storage contract: the rows, the calls and the promises every backend keeps.
+//!
+//! Promises:
+//!
+//! * Every call is atomic. A call that returned is as durable as the backend is.
+//! * A commit is applied if and only if its fence is the instance's current one; otherwise nothing
+//!   is written and the answer is `LeaseLost`.
+//! * At most one worker holds an instance. A lease ends by a commit that gives it back, by
+//!   [`Store::release`], or when its worker was not renewed in time; every claim raises the fence.
+//! * A cancel or pause of an instance that nobody holds takes effect at once; of a held one with the
+//!   next commit that allows it (see [`sayiir_core::Reply`]).
+//! * Events are first in, first out per instance and name; a repeated key has no effect; they may
+//!   come before their instance.
+//! * Claims come in order of priority, with ageing: each level is worth [`AGEING_US`] of waiting.
+//!
+//! Time is an argument here too; a backend with a clock of its own may ignore it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sayiir_core::Bytes;
+use sayiir_core::event::Event;
+use sayiir_core::policy::Tags;
+use sayiir_core::state::{Commit, Reply, StepRow};
+
+/// One level of priority is worth this much waiting, µs.
+pub const AGEING_US: i64 = 30_000_000;
+
+/// The fingerprint of a definition.
+pub type Hash = [u8; 32];
+
+/// Where an instance stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Status {
+    /// Ready or running.
+    InProgress = 0,
+    /// In a delay, a backoff, or before its start time.
+    Waiting = 1,
+    /// Waiting for an event.
+    AwaitingSignal = 2,
+    /// Paused by somebody.
+    Paused = 3,
+    /// Finished.
+    Completed = 4,
+    /// Finished with an error.
+    Failed = 5,
+    /// Cancelled by somebody.
+    Cancelled = 6,
+}
+
+impl Status {
+    /// The public word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::InProgress => "in_progress",
+            Self::Waiting => "waiting",
+            Self::AwaitingSignal => "awaiting_signal",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status with this public word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [
+            Self::InProgress,
+            Self::Waiting,
+            Self::AwaitingSignal,
+            Self::Paused,
+            Self::Completed,
+            Self::Failed,
+            Self::Cancelled,
+        ]
+        .into_iter()
+        .find(|status| status.word() == word)
+    }
+
+    /// Whether nothing ever happens to the instance again.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// What a submit does when the id is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConflictPolicy {
+    /// Refuse.
+    Fail,
+    /// Answer with the existing instance.
+    UseExisting,
+    /// Remove the existing instance, its events and results, and start anew.
+    TerminateExisting,
+}
+
+/// A fresh instance.
+#[derive(Debug, Clone)]
+pub struct NewInstance {
+    /// Its id.
+    pub id: Arc<str>,
+    /// The workflow's name.
+    pub workflow: Arc<str>,
+    /// The definition it runs.
+    pub hash: Hash,
+    /// The sealed input.
+    pub input: Bytes,
+    /// Tags and priority of the first step.
+    pub needs: (Tags, u8),
+    /// Not before, µs.
+    pub start_at_us: Option<i64>,
+}
+
+/// How a submit went.
+#[derive(Debug, Clone)]
+pub enum Submitted {
+    /// A fresh instance exists.
+    Created,
+    /// The id was taken; this is what is there (`use_existing`).
+    Existing(Box<InstanceRow>),
+}
+
+/// Who claims, and what it can do.
+#[derive(Debug, Clone)]
+pub struct Claimant {
+    /// The worker's id, unique among living workers.
+    pub worker: Arc<str>,
+    /// Tags it offers; none: all.
+    pub tags: Option<Tags>,
+    /// How long its leases last without renewal, µs.
+    pub lease_us: i64,
+}
+
+/// A pending request to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Why, in the words of whoever asked.
+    pub reason: Option<Arc<str>>,
+    /// Who asked.
+    pub by: Option<Arc<str>>,
+}
+
+/// A claimed instance, with everything its holder needs to go on.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Its id.
+    pub id: Arc<str>,
+    /// The fence of this lease.
+    pub fence: u64,
+    /// The definition it runs.
+    pub hash: Hash,
+    /// Position and counters.
+    pub stored: sayiir_core::advance::Stored,
+    /// Tags and priority stored with it.
+    pub needs: (Tags, u8),
+}
+
+/// News for the holder of an instance.
+#[derive(Debug, Clone, Default)]
+pub struct News {
+    /// The lease is gone.
+    pub lost: bool,
+    /// A cancel is pending.
+    pub cancel: bool,
+    /// A pause is pending.
+    pub pause: bool,
+    /// Buffered events of the names asked for.
+    pub events: Vec<Event>,
+}
+
+/// What is true of an instance now.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct InstanceRow {
+    pub id: Arc<str>,
+    pub workflow: Arc<str>,
+    pub hash: Hash,
+    pub status: Status,
+    pub created_us: i64,
+    pub updated_us: i64,
+    pub ended_us: Option<i64>,
+    pub start_at_us: Option<i64>,
+    pub wake_at_us: Option<i64>,
+    pub delay_id: Option<Arc<str>>,
+    pub signal_id: Option<Arc<str>>,
+    pub signal_name: Option<Arc<str>>,
+    /// Of a pause or a cancel, pending or in effect.
+    pub reason: Option<Arc<str>>,
+    /// Who paused or cancelled it.
+    pub by: Option<Arc<str>>,
+    pub output: Option<Bytes>,
+    pub error: Option<Bytes>,
+    pub needs: (Tags, u8),
+    pub worker: Option<Arc<str>>,
+    pub fence: u64,
+    pub steps: u32,
+}
+
+/// One history row with the worker that wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// The step.
+    pub step: StepRow,
+    /// The worker that ran it.
+    pub worker: Arc<str>,
+}
+
+/// Which instances to list; everything unset matches.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Filter {
+    pub status: Option<Status>,
+    pub workflow: Option<String>,
+    pub id_prefix: Option<String>,
+    pub created_after_us: Option<i64>,
+    pub created_before_us: Option<i64>,
+}
+
+/// A page of instances, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// The rows.
+    pub rows: Vec<InstanceRow>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<u64>,
+}
+
+/// Ready instances of one definition that need the same tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// The definition.
+    pub hash: Hash,
+    /// Its workflow's name.
+    pub workflow: Arc<str>,
+    /// Tags that the next step needs.
+    pub tags: Tags,
+    /// How many.
+    pub ready: usize,
+}
+
+/// Why a call was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum StoreError {
+    /// No instance has this id.
+    NotFound { id: Arc<str> },
+    /// The id is taken.
+    AlreadyExists { id: Arc<str>, status: Status },
+    /// The id is taken by an instance of another definition.
+    DefinitionMismatch {
+        id: Arc<str>,
+        expected: Hash,
+        found: Hash,
+    },
+    /// The call does not apply to an instance in this state.
+    InvalidState {
+        id: Arc<str>,
+        status: Status,
+        verb: &'static str,
+        hint: &'static str,
+    },
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound { id } => {
+                write!(
+                    f,
+                    "there is no instance '{id}'; check the id and the backend it was submitted to"
+                )
+            }
+            Self::AlreadyExists { id, status } => write!(
+                f,
+                "instance '{id}' already exists and is {}; choose another id, or the conflict policy \
+                 'use_existing' or 'terminate_existing'",
+                status.word()
+            ),
+            Self::DefinitionMismatch { id, .. } => write!(
+                f,
+                "instance '{id}' belongs to another definition of its workflow; let it finish with the old code, \
+                 or replace it with the conflict policy 'terminate_existing'"
+            ),
+            Self::InvalidState {
+                id,
+                status,
+                verb,
+                hint,
+            } => {
+                write!(
+                    f,
+                    "cannot {verb} instance '{id}': it is {}{hint}",
+                    status.word()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// `Result` with a [`StoreError`].
+pub type StoreResult<T> = std::result::Result<T, StoreError>;
+
+/// The contract. See the module's opening for the promises.
+pub trait Store: Send + Sync {
+    /// Creates instances, all or none, or answers as `policy` says; exactly one of many concurrent
+    /// submits of one id creates. Ids within a batch differ.
+    fn submit(
+        &self,
+        batch: Vec<NewInstance>,
+        policy: ConflictPolicy,
+        now_us: i64,
+    ) -> StoreResult<Vec<Submitted>>;
+
+    /// Whether a submit under `policy` would be refused, before anything is encoded.
+    fn check_submit(
+        &self,
+        id: &str,
+        hash: &Hash,
+        policy: ConflictPolicy,
+    ) -> StoreResult<Option<Box<InstanceRow>>>;
+
+    /// Claims up to `limit` ready instances of these definitions, best first.
+    fn claim(&self, claimant: &Claimant, hashes: &[Hash], limit: usize, now_us: i64) -> Vec<Claim>;
+
+    /// Claims this instance if it is ready and nobody holds it.
+    fn claim_one(&self, claimant: &Claimant, id: &str, now_us: i64) -> StoreResult<Option<Claim>>;
+
+    /// Prolongs all leases of a worker; answers the ids whose holder has something to attend to.
+    fn renew(&self, worker: &str, lease_us: i64, now_us: i64) -> Vec<Arc<str>>;
+
+    /// Gives back all leases of a worker; answers how many.
+    fn release(&self, worker: &str, now_us: i64) -> usize;
+
+    /// Applies one checkpoint.
+    fn commit(&self, id: &str, fence: u64, commit: Commit, now_us: i64) -> Reply;
+
+    /// What the holder should know: pending requests and events of these names.
+    fn news(&self, id: &str, fence: u64, names: &[Arc<str>]) -> News;
+
+    /// Buffers an event, and wakes its instance if that waits for it. `false`: the key was known.
+    fn send_event(
+        &self,
+        id: &str,
+        name: &str,
+        payload: Bytes,
+        key: Option<&str>,
+        now_us: i64,
+    ) -> StoreResult<bool>;
+
+    /// Cancels, or asks the holder to; answers the status after the call.
+    fn cancel(&self, id: &str, request: Request, now_us: i64) -> StoreResult<Status>;
+
+    /// Pauses, or asks the holder to; answers the status after the call.
+    fn pause(&self, id: &str, request: Request, now_us: i64) -> StoreResult<Status>;
+
+    /// Takes a pause back.
+    fn unpause(&self, id: &str, now_us: i64) -> StoreResult<Status>;
+
+    /// One instance.
+    fn get(&self, id: &str, now_us: i64) -> StoreResult<InstanceRow>;
+
+    /// Many instances, newest first; `before` is a former page's `next`.
+    fn find(&self, filter: &Filter, limit: usize, before: Option<u64>, now_us: i64) -> Page;
+
+    /// An instance's history.
+    fn history(&self, id: &str) -> StoreResult<Vec<HistoryRow>>;
+
+    /// The newest completed step with this path, else with this task name.
+    fn step(&self, id: &str, path_or_name: &str) -> StoreResult<Option<StepRow>>;
+
+    /// The sealed input.
+    fn input(&self, id: &str) -> StoreResult<Bytes>;
+
+    /// Outputs and error records of step rows; rows that do not exist are left out.
+    fn rows(&self, id: &str, seqs: &[u32]) -> StoreResult<Vec<StepRow>>;
+
+    /// Removes an instance with its history and events; a running one only with `force`.
+    fn delete(&self, id: &str, force: bool, now_us: i64) -> StoreResult<()>;
+
+    /// What is ready, by definition and tags.
+    fn backlog(&self) -> Vec<Backlog>;
+
+    /// The earliest timer, if any.
+    fn next_wake_us(&self) -> Option<i64>;
+}

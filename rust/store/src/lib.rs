@@ -1,0 +1,14 @@
+//! Where instances live: the storage contract and its implementations.
+//!
+//! Storage is dumb: it keeps rows, applies commits atomically under a fence, orders what is ready and
+//! remembers timers and events. It does not know flows, values or Python; it never calls user code.
+
+#![forbid(unsafe_code)]
+
+pub mod contract;
+pub mod keeper;
+pub mod memory;
+
+pub use contract::*;
+pub use keeper::Keeper;
+pub use memory::MemoryStore;
