@@ -78,7 +78,7 @@ mod tests {
             .map(|e| e.payload[0])
             .collect();
         assert_eq!(seen, [1, 4]);
-        let first = events.oldest(&[a.clone()])[0].seq;
+        let first = events.oldest(std::slice::from_ref(&a))[0].seq;
         events.remove(&[first]);
         assert_eq!(events.oldest(&[a])[0].payload[0], 4);
         assert!(

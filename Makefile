@@ -1,0 +1,96 @@
+# Every target here is complete on a machine that has Python >= 3.11 (with venv and pip), a Rust
+# toolchain and a C compiler: it makes its own virtual environment, builds the wheel in release
+# mode, installs it and goes. Stamp files in $(VENV) keep anything from being done twice; a changed
+# source rebuilds the wheel. Tests and demo use the installed wheel, never the source tree.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+# How long `make soak` goes on: whole rounds are begun until this many seconds have passed.
+SOAK_SECONDS ?= 1800
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+WHEEL_DIR := $(VENV)/wheel
+# The wheel's crate is a Python module with nothing in it that cargo could test on its own.
+RUST_TESTED := --workspace --exclude sayiir-py --locked
+# Folders are listed beside their files because removing a file changes only its folder's time.
+SOURCES := $(shell find python rust/*/src \( -name __pycache__ -o -name '.*' \) -prune -o -print 2>/dev/null) \
+           $(wildcard rust/*/Cargo.toml) Cargo.toml Cargo.lock pyproject.toml README.md LICENSE
+TYPED := python tests $(patsubst %/,%,$(sort $(dir $(wildcard benches/*.py examples/*.py))))
+
+export PYO3_PYTHON := $(abspath $(BIN)/python)
+# A path from outside would let the source tree stand in for the wheel.
+unexport PYTHONPATH
+
+.PHONY: help demo test check bench soak clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+demo: $(VENV)/.wheel ## see it work: analyse this machine's standard library, durably
+	@$(BIN)/sayiir demo
+
+test: $(VENV)/.dev ## run every test of each change
+	cargo test --quiet $(RUST_TESTED)
+	$(BIN)/pytest
+
+check: $(VENV)/.dev ## lint, formatting, types and stubs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml sayiir._core
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+
+bench: $(VENV)/.dev ## measure, as ratios within one run
+	$(if $(wildcard rust/*/benches/*.rs),cargo bench $(RUST_TESTED))
+	$(BIN)/pytest benches -o 'python_files=bench_*.py' -o 'python_functions=bench_*' -o timeout=0
+
+soak: $(VENV)/.dev ## the long tests with fresh seeds, for SOAK_SECONDS (1800)
+	@end=$$((SECONDS + $(SOAK_SECONDS))); round=0; \
+	while ((SECONDS < end)); do \
+	  round=$$((round + 1)); left=$$((end - SECONDS)); seed=$$((RANDOM * 32768 + RANDOM)); \
+	  echo "soak round $$round: seed $$seed, $$left s left"; \
+	  PROPTEST_CASES=5000 cargo test --quiet $(RUST_TESTED); \
+	  SAYIIR_SOAK_SECONDS=$$left $(BIN)/pytest -q -x -o timeout=0 -m 'soak or hypothesis' \
+	    --hypothesis-profile=soak --hypothesis-seed=$$seed; \
+	done; echo "soak: $$round rounds, nothing failed"
+
+clean: ## remove what these targets made (never a CARGO_TARGET_DIR outside)
+	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find python tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("sayiir needs Python 3.11 or \
+	newer, this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12 ...")'
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The version asked for stands in one place, pyproject.toml.
+$(VENV)/.maturin: pyproject.toml | $(VENV)/.made
+	@echo "installing maturin"
+	@$(PIP) install "$$($(BIN)/python -c 'import tomllib; \
+	print(tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"][0])')"
+	@touch $@
+
+# The second install brings dependencies that are missing; the first replaces the same version.
+$(VENV)/.wheel: $(SOURCES) | $(VENV)/.maturin
+	@echo "building the wheel (release mode)"
+	@rm -rf $(WHEEL_DIR)
+	@$(BIN)/maturin build --quiet --release --locked --interpreter $(BIN)/python --out $(WHEEL_DIR)
+	@$(PIP) install --force-reinstall --no-deps $(WHEEL_DIR)/*.whl
+	@$(PIP) install $(WHEEL_DIR)/*.whl
+	@touch $@
+
+# Order-only would leave a rebuilt wheel with yesterday's tools; a normal prerequisite costs a second.
+$(VENV)/.dev: $(VENV)/.wheel
+	@echo "installing the tools"
+	@$(PIP) install "$$(echo $(WHEEL_DIR)/*.whl)[dev]"
+	@touch $@

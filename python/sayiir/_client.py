@@ -1,0 +1,490 @@
+"""The client: submit workflows, follow them, steer them.
+
+It never executes a task and imports nothing that does. It checks arguments before it calls, encodes
+what is sent and decodes what is asked for; every state and every refusal is the backend's. Any
+number of event loops and threads may share a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from ._argument import (
+    checked_backend,
+    checked_flag,
+    checked_limit,
+    checked_moment,
+    checked_name,
+    checked_note,
+    checked_prefix,
+    checked_status,
+    checked_task,
+    checked_workflow,
+)
+from ._codec import encode_payload
+from ._conflict import ConflictPolicy, ConflictPolicyLike, conflict_policy_of
+from ._duration import Duration, parse_duration
+from ._ending import Endings
+from ._errors import EncodeError
+from ._handle import WorkflowHandle
+from ._listing import InstanceInfo, InstancePage, StepInfo, page_of, step_of
+from ._outcome import decoded, outcome_of
+from ._status import Status, WorkflowStatus
+from ._submission import checked_items, fresh_id, new_instance
+from ._url import open_backend
+from ._workflow import Workflow
+from .backends._view import status_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from .backends import Backend, InstanceRow
+
+__all__ = [
+    "ConflictPolicy",
+    "InstanceInfo",
+    "InstancePage",
+    "StepInfo",
+    "WorkflowClient",
+    "WorkflowHandle",
+]
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+R = TypeVar("R")
+D = TypeVar("D")
+
+
+class WorkflowClient:
+    """Submits workflows to a backend and controls their instances, from an event loop.
+
+    Any number of clients and workers can share a backend. Leaving `async with`, or `close`, ends
+    the client; the backend goes on, unless the client made it itself (`from_url`).
+
+    Args:
+        backend: Where instances live.
+        conflict_policy: What `submit` does when its id is taken, unless it says so itself.
+
+    Raises:
+        TypeError: `backend` is not a backend, or `conflict_policy` is not text.
+        ValueError: There is no such policy.
+
+    >>> import asyncio
+    >>> from sayiir import Flow, InMemoryBackend, WorkflowClient
+    >>> greet = Flow("greet").then(lambda name: f"hello {name}").build()
+    >>> async def main():
+    ...     async with WorkflowClient(InMemoryBackend()) as client:
+    ...         await client.submit(greet, "g-1", "world")
+    ...         await client.pause("g-1", reason="too early")
+    ...         return await client.status("g-1")
+    >>> asyncio.run(main())
+    <WorkflowStatus 'g-1' of 'greet': paused>
+    """
+
+    __slots__ = ("__weakref__", "_backend", "_closed", "_endings", "_owns_backend", "_policy")
+
+    def __init__(self, backend: Backend, conflict_policy: ConflictPolicyLike = "fail") -> None:
+        self._backend = checked_backend(backend)
+        self._policy = conflict_policy_of(conflict_policy)
+        self._endings = Endings(backend)
+        self._owns_backend = False
+        self._closed = False
+
+    @classmethod
+    def from_url(cls, url: str, conflict_policy: ConflictPolicyLike = "fail") -> Self:
+        """A client with a backend of its own, which it closes with itself.
+
+        Args:
+            url: `memory://`: a new `InMemoryBackend`.
+            conflict_policy: As for the class.
+
+        Raises:
+            TypeError: `url` is not text.
+            ValueError: It is malformed, or of a scheme that this version does not have.
+
+        >>> WorkflowClient.from_url("memory://").backend
+        <InMemoryBackend with 0 instances>
+        """
+        client = cls(open_backend(url), conflict_policy)
+        client._owns_backend = True
+        return client
+
+    def with_conflict_policy(self, conflict_policy: ConflictPolicyLike) -> Self:
+        """Another client of the same backend, with this policy. Raises as the class.
+
+        It is closed by itself; a backend made by `from_url` stays with the first client.
+        """
+        return type(self)(self.backend, conflict_policy)
+
+    @property
+    def backend(self) -> Backend:
+        """Where instances live.
+
+        Raises:
+            RuntimeError: The client is closed. So it is in every other call.
+        """
+        if self._closed:
+            raise RuntimeError("this client is closed; make a new one")
+        return self._backend
+
+    @property
+    def conflict_policy(self) -> ConflictPolicy:
+        """What `submit` does when its id is taken, unless it says so itself."""
+        return self._policy
+
+    async def close(self) -> None:
+        """End the client: calls that wait for a result raise `RuntimeError`, as do later calls.
+
+        Closing twice is fine. The backend is closed only if the client made it.
+        """
+        if not self._closed:
+            self._closed = True
+            self._endings.close()
+            if self._owns_backend:
+                await self._backend.close()
+
+    async def __aenter__(self) -> Self:
+        _ = self.backend
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def submit(
+        self,
+        workflow: Workflow[In, Out],
+        instance_id: str | None = None,
+        input: In | None = None,
+        *,
+        conflict_policy: ConflictPolicyLike | None = None,
+        start_at: datetime | None = None,
+    ) -> WorkflowHandle[Out]:
+        """Create an instance, durably; a worker that has the workflow will run it.
+
+        The conflict policy is applied before the input is encoded.
+
+        Args:
+            workflow: What to run.
+            instance_id: 1 to 256 bytes of UTF-8; without one it is generated.
+            input: What the first task receives.
+            conflict_policy: What to do when the id is taken; the client's policy if not given.
+            start_at: Not to be started before this moment (aware).
+
+        Raises:
+            TypeError: An argument is of the wrong kind.
+            ValueError: The id is unacceptable, the policy unknown, or `start_at` naive.
+            InstanceAlreadyExistsError: The id is taken, under `fail`.
+            DefinitionMismatchError: It is taken by another definition, under `fail` or
+                `use_existing`.
+            EncodeError: The input cannot be stored.
+        """
+        program = checked_workflow(workflow).program
+        policy = self._policy if conflict_policy is None else conflict_policy_of(conflict_policy)
+        start = checked_moment("start_at", start_at)
+        backend = self.backend
+        row = None
+        if instance_id is None:
+            instance_id = fresh_id()
+        else:
+            checked_name("instance_id", instance_id)
+            row = await backend.check_submit(instance_id, program, policy)
+        if row is None:
+            new = new_instance(workflow, instance_id, input, start)
+            [row] = await backend.submit((new,), policy)
+        return self._handle(workflow, instance_id, row, start)
+
+    async def submit_many(
+        self,
+        workflow: Workflow[In, Out],
+        items: Iterable[tuple[str | None, In]],
+        *,
+        conflict_policy: ConflictPolicyLike | None = None,
+        start_at: datetime | None = None,
+    ) -> list[WorkflowHandle[Out]]:
+        """Create many instances of one workflow, all or none, in one commit.
+
+        Args:
+            workflow: What to run.
+            items: `(instance_id, input)` pairs; an id of `None` is generated.
+            conflict_policy: As for `submit`, for each item.
+            start_at: As for `submit`, for each item.
+
+        Returns:
+            A handle for each item, in order.
+
+        Raises:
+            TypeError, ValueError: As `submit`; also for an id that comes twice.
+            InstanceAlreadyExistsError, DefinitionMismatchError, EncodeError: As `submit`; then no
+                instance was created.
+        """
+        program = checked_workflow(workflow).program
+        policy = self._policy if conflict_policy is None else conflict_policy_of(conflict_policy)
+        start = checked_moment("start_at", start_at)
+        pairs = checked_items(items)
+        backend = self.backend
+        existing: dict[str, InstanceRow] = {}
+        try:
+            batch = [new_instance(workflow, name, value, start) for name, value in pairs]
+        except EncodeError:
+            # A conflict comes before the encoding, and an existing instance needs no input. To find
+            # that out only now saves every batch that can be encoded a question for each item.
+            for name, _ in pairs:
+                row = await backend.check_submit(name, program, policy)
+                if row is not None:
+                    existing[name] = row
+            batch = [
+                new_instance(workflow, name, value, start)
+                for name, value in pairs
+                if name not in existing
+            ]
+        if batch:
+            rows = await backend.submit(batch, policy)
+            for new, found in zip(batch, rows, strict=True):
+                if found is not None:
+                    existing[new.instance_id] = found
+        return [self._handle(workflow, name, existing.get(name), start) for name, _ in pairs]
+
+    def _handle(
+        self,
+        workflow: Workflow[Any, Out],
+        instance_id: str,
+        row: InstanceRow | None,
+        start: float | None,
+    ) -> WorkflowHandle[Out]:
+        """A handle on what is there, or on what was just created."""
+        if row is None and start is not None and start <= self._backend.now():
+            start = None
+        return WorkflowHandle(self, instance_id, workflow.workflow_id, row, start)
+
+    async def status(self, instance_id: str) -> WorkflowStatus[Any]:
+        """What is true of an instance now. Never raises because of what is stored in it.
+
+        Raises:
+            InstanceNotFoundError: There is no such instance.
+        """
+        return status_of(await self.backend.get(checked_name("instance_id", instance_id)))
+
+    async def result(
+        self,
+        instance_id: str,
+        timeout: Duration | None = None,  # noqa: ASYNC109 - the word of the published API
+    ) -> Any:
+        """Wait for the end of an instance and return its output.
+
+        Args:
+            instance_id: The instance.
+            timeout: How long to wait, in any form a duration may have; otherwise for ever.
+
+        Raises:
+            WorkflowFailed: It failed; the `__cause__` is the `TaskError`, if a task was to blame.
+            WorkflowCancelled: It was cancelled.
+            TimeoutError: It has not ended in time.
+            InstanceNotFoundError: There is no such instance, or it was deleted meanwhile.
+            DecodeError: The stored output is damaged.
+            RuntimeError: The client was closed meanwhile.
+        """
+        checked_name("instance_id", instance_id)
+        limit = None if timeout is None else parse_duration(timeout, name="timeout")
+        _ = self.backend
+        return outcome_of(await self._endings.wait(instance_id, limit))
+
+    async def cancel(
+        self, instance_id: str, reason: str | None = None, cancelled_by: str | None = None
+    ) -> None:
+        """Cancel an instance: at once if no worker holds it, else at its next step.
+
+        A running async task is cancelled; work that ends first counts as ended. Cancelling twice is
+        fine.
+
+        Raises:
+            InstanceNotFoundError: There is no such instance.
+            InvalidStateError: It has completed or failed.
+        """
+        checked_name("instance_id", instance_id)
+        why = checked_note("reason", reason)
+        who = checked_note("cancelled_by", cancelled_by)
+        await self.backend.cancel(instance_id, why, who)
+
+    async def pause(
+        self, instance_id: str, reason: str | None = None, paused_by: str | None = None
+    ) -> None:
+        """Hold an instance back: at once if no worker holds it, else after its running step.
+
+        Raises:
+            InstanceNotFoundError: There is no such instance.
+            InvalidStateError: It has ended.
+        """
+        checked_name("instance_id", instance_id)
+        why = checked_note("reason", reason)
+        who = checked_note("paused_by", paused_by)
+        await self.backend.pause(instance_id, why, who)
+
+    async def unpause(self, instance_id: str) -> None:
+        """Let a paused instance go on from where it was.
+
+        Raises:
+            InstanceNotFoundError: There is no such instance.
+            InvalidStateError: It is not paused.
+        """
+        await self.backend.unpause(checked_name("instance_id", instance_id))
+
+    async def send_event(
+        self,
+        instance_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Send a named payload to an instance, which need not exist yet.
+
+        Events are kept in order per instance and name until the instance waits for one.
+
+        Args:
+            instance_id: The instance.
+            name: The event's name, as in `Flow.wait_for_event`.
+            payload: What the wait passes on.
+            idempotency_key: An event of the same name and key has no effect a second time.
+
+        Raises:
+            EncodeError: The payload cannot be stored.
+            InvalidStateError: The instance has ended.
+        """
+        checked_name("instance_id", instance_id)
+        checked_name("event name", name)
+        if idempotency_key is not None:
+            checked_name("idempotency_key", idempotency_key)
+        backend = self.backend
+        try:
+            sealed = encode_payload(payload)
+        except EncodeError as failure:
+            raise EncodeError(
+                f"event {name!r} was not sent to instance {instance_id!r}: "
+                f"of its payload, {failure}"
+            ) from failure
+        await backend.send_event(instance_id, name, sealed, idempotency_key)
+
+    send_signal = send_event
+    """The older name of `send_event`."""
+
+    @overload
+    async def get_task_result(self, instance_id: str, task: str, default: Any = None) -> Any: ...
+    @overload
+    async def get_task_result(
+        self, instance_id: str, task: Callable[..., Awaitable[R]], default: None = None
+    ) -> R | None: ...
+    @overload
+    async def get_task_result(
+        self, instance_id: str, task: Callable[..., Awaitable[R]], default: D
+    ) -> R | D: ...
+    @overload
+    async def get_task_result(
+        self, instance_id: str, task: Callable[..., R], default: None = None
+    ) -> R | None: ...
+    @overload
+    async def get_task_result(
+        self, instance_id: str, task: Callable[..., R], default: D
+    ) -> R | D: ...
+    async def get_task_result(
+        self, instance_id: str, task: str | Callable[..., Any], default: Any = None
+    ) -> Any:
+        """The newest output of one step of an instance, running or ended.
+
+        Args:
+            instance_id: The instance.
+            task: The step's path, or its task's name, or the function itself, if it stands in the
+                flow under its own name.
+            default: What to return when the step never completed; a value of your own tells that
+                from a task that returned `None`.
+
+        Raises:
+            TypeError: `task` is neither text nor a function that can be a task.
+            ValueError: It is a name that no task can have, or a lambda, which has none.
+            InstanceNotFoundError: There is no such instance.
+            DecodeError: The stored output is damaged.
+        """
+        checked_name("instance_id", instance_id)
+        wanted = checked_task(task)
+        step = await self.backend.step(instance_id, wanted)
+        if step is None or step.output is None:
+            return default
+        return decoded(step.output, f"the output of {wanted!r} of instance {instance_id!r}")
+
+    async def list_instances(
+        self,
+        *,
+        status: Status | str | None = None,
+        workflow: Workflow[Any, Any] | str | None = None,
+        id_prefix: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> InstancePage:
+        """Instances that match everything given, newest first, a page at a time.
+
+        Args:
+            status: Only those in this state.
+            workflow: Only those of this workflow, or of any with this name.
+            id_prefix: Only those whose ids begin with this.
+            created_after: Only those submitted after this moment (aware).
+            created_before: Only those submitted before this moment (aware).
+            limit: How many at most, 1 to 1000.
+            cursor: The `next_cursor` of the page before.
+
+        Raises:
+            TypeError: An argument is of the wrong kind.
+            ValueError: One is unacceptable, or the cursor is not one that a page gave.
+        """
+        state = checked_status("status", status)
+        if isinstance(workflow, Workflow):
+            workflow = workflow.workflow_id
+        elif workflow is not None:
+            workflow = checked_name("workflow", workflow)
+        if cursor is not None and not isinstance(cursor, str):
+            raise TypeError(f"cursor must be a str or None, got {type(cursor).__name__}")
+        page = await self.backend.find(
+            status=None if state is None else state.value,
+            workflow=workflow,
+            id_prefix=checked_prefix("id_prefix", id_prefix),
+            created_after=checked_moment("created_after", created_after),
+            created_before=checked_moment("created_before", created_before),
+            limit=checked_limit("limit", limit),
+            cursor=cursor,
+        )
+        return page_of(page)
+
+    async def history(self, instance_id: str) -> list[StepInfo]:
+        """Every execution of a step of an instance, in the order they were written.
+
+        Raises:
+            InstanceNotFoundError: There is no such instance.
+        """
+        rows = await self.backend.history(checked_name("instance_id", instance_id))
+        return [step_of(row) for row in rows]
+
+    async def delete(self, instance_id: str, force: bool = False) -> None:
+        """Remove an instance with its history and its events.
+
+        Args:
+            instance_id: The instance.
+            force: Also if it has not ended; a worker that holds it can no longer write.
+
+        Raises:
+            InstanceNotFoundError: There is no such instance.
+            InvalidStateError: It has not ended, and `force` is false.
+        """
+        checked_name("instance_id", instance_id)
+        await self.backend.delete(instance_id, checked_flag("force", force))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else repr(self._backend)
+        return f"<WorkflowClient {self._policy}: {state}>"

@@ -1,0 +1,124 @@
+"""What a submit gives back: a handle on one instance.
+
+A handle remembers the instance's id, the client it came from, and what was true when it was made.
+It decides nothing: each of its calls is the client's call of the same name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from ._status import Status, WorkflowStatus
+from .backends._view import moment, status_of
+
+if TYPE_CHECKING:
+    from ._client import WorkflowClient
+    from ._duration import Duration
+    from .backends import InstanceRow
+
+__all__ = ["WorkflowHandle"]
+
+Out_co = TypeVar("Out_co", covariant=True)
+
+
+class WorkflowHandle(Generic[Out_co]):
+    """One instance, whose workflow gives `Out_co`. Made by `WorkflowClient.submit`.
+
+    >>> import asyncio
+    >>> from sayiir import Flow, InMemoryBackend, WorkflowClient
+    >>> shout = Flow("shout").then(str.upper, name="upper").build()
+    >>> async def main():
+    ...     handle = await WorkflowClient(InMemoryBackend()).submit(shout, "s-1", "hey")
+    ...     await handle.cancel("changed my mind")
+    ...     return handle, await handle.refresh()
+    >>> asyncio.run(main())
+    (<WorkflowHandle 's-1' of 'shout': cancelled>, <WorkflowStatus 's-1' of 'shout': cancelled>)
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_client",
+        "_row",
+        "_start_at",
+        "_status",
+        "_workflow_id",
+        "instance_id",
+    )
+
+    instance_id: str
+    """The instance's id, given or generated."""
+
+    def __init__(
+        self,
+        client: WorkflowClient,
+        instance_id: str,
+        workflow_id: str,
+        row: InstanceRow | None,
+        start_at: float | None,
+    ) -> None:
+        self.instance_id = instance_id
+        self._client = client
+        self._workflow_id = workflow_id
+        self._row = row
+        self._start_at = start_at
+        self._status: WorkflowStatus[Out_co] | None = None
+
+    @property
+    def status(self) -> WorkflowStatus[Out_co]:
+        """The status as of the submit, or of the last `refresh`; asks nobody.
+
+        A fresh instance is in progress, or waiting for its `start_at`; the times of its row are
+        known after a `refresh`.
+        """
+        if self._status is None:
+            # Most handles are never asked, so it is put together on first use.
+            if self._row is not None:
+                self._status = status_of(self._row)
+            else:
+                state = Status.IN_PROGRESS if self._start_at is None else Status.WAITING
+                self._status = WorkflowStatus(
+                    self.instance_id, self._workflow_id, state, wake_at=moment(self._start_at)
+                )
+        return self._status
+
+    @property
+    def output(self) -> Out_co | None:
+        """The output, if the instance had completed as of `status`; else `None`."""
+        return self.status.output
+
+    async def result(
+        self,
+        timeout: Duration | None = None,  # noqa: ASYNC109 - the word of the published API
+    ) -> Out_co:
+        """Wait for the end and return the output. See `WorkflowClient.result`."""
+        return cast("Out_co", await self._client.result(self.instance_id, timeout))
+
+    async def refresh(self) -> WorkflowStatus[Out_co]:
+        """Ask for the status now and keep it as `status`. Raises as `WorkflowClient.status`."""
+        self._status = await self._client.status(self.instance_id)
+        return self._status
+
+    async def cancel(self, reason: str | None = None, cancelled_by: str | None = None) -> None:
+        """Cancel the instance. See `WorkflowClient.cancel`."""
+        await self._client.cancel(self.instance_id, reason, cancelled_by)
+
+    async def pause(self, reason: str | None = None, paused_by: str | None = None) -> None:
+        """Pause the instance. See `WorkflowClient.pause`."""
+        await self._client.pause(self.instance_id, reason, paused_by)
+
+    async def unpause(self) -> None:
+        """Let the paused instance go on. See `WorkflowClient.unpause`."""
+        await self._client.unpause(self.instance_id)
+
+    async def send_event(
+        self, name: str, payload: Any = None, *, idempotency_key: str | None = None
+    ) -> None:
+        """Send the instance an event. See `WorkflowClient.send_event`."""
+        await self._client.send_event(
+            self.instance_id, name, payload, idempotency_key=idempotency_key
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<WorkflowHandle {self.instance_id!r} of {self._workflow_id!r}: {self.status.status}>"
+        )

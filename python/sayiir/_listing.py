@@ -1,0 +1,145 @@
+"""Instances and steps as a client lists them: frozen rows with aware times.
+
+The one place that turns a backend's rows into these. They are photographs like `WorkflowStatus`,
+and hold no output and no input, so that a page stays small. Nothing is fetched here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ._status import Status
+from .backends._view import _error as error_of
+from .backends._view import moment
+
+if TYPE_CHECKING:
+    from .backends import HistoryRow, InstanceRow, Page
+
+__all__ = ["InstanceInfo", "InstancePage", "StepInfo", "page_of", "step_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceInfo:
+    """One instance in a list. Times are aware, in UTC.
+
+    >>> at = datetime(2024, 1, 1, tzinfo=UTC)
+    >>> InstanceInfo("order-1", "order", "00" * 32, Status.WAITING, at, at).priority
+    3
+    """
+
+    instance_id: str
+    workflow_id: str
+    """The name of the workflow it runs."""
+    definition_hash: str
+    """The fingerprint of the definition it runs."""
+    status: Status
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None = None
+    """When it completed, failed or was cancelled."""
+    wake_at: datetime | None = None
+    """When it goes on by itself, if it is parked."""
+    priority: int = 3
+    """Of its next step, 1 (first) to 5 (last)."""
+    tags: tuple[str, ...] = ()
+    """What its next step needs of a worker."""
+    worker_id: str | None = None
+    """The worker that holds it."""
+    steps: int = 0
+    """How many steps it has in its history."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePage:
+    """A page of instances, newest first. It can be iterated, counted and indexed by its `items`.
+
+    >>> len(InstancePage(())), InstancePage(()).next_cursor
+    (0, None)
+    """
+
+    items: tuple[InstanceInfo, ...]
+    next_cursor: str | None = None
+    """Hand it to `list_instances` for the next page; `None` on the last one."""
+
+    def __iter__(self) -> Iterator[InstanceInfo]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> InstanceInfo:
+        return self.items[index]
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """One execution of a step in an instance's history. Times are aware, in UTC.
+
+    >>> at = datetime(2024, 1, 1, tzinfo=UTC)
+    >>> StepInfo("charge", "charge", 1, "w1", at, at, "completed").error is None
+    True
+    """
+
+    path: str
+    """The path of the step within its instance."""
+    task: str
+    """The name of the task, delay or wait."""
+    attempt: int
+    """1 for the first."""
+    worker_id: str
+    """The worker that wrote it down."""
+    started_at: datetime
+    ended_at: datetime
+    outcome: str
+    """`completed`; `retried` (failed, with another attempt to come); `failed`; `elapsed` (a delay,
+    or a wait whose time was over)."""
+    error: str | None = None
+    """Text of the exception of a failed attempt."""
+    error_type: str | None = None
+    """Name of that exception's class."""
+
+
+def page_of(page: Page) -> InstancePage:
+    """The page as a user sees it."""
+    return InstancePage(tuple(_instance_of(row) for row in page.rows), page.cursor)
+
+
+def _instance_of(row: InstanceRow) -> InstanceInfo:
+    return InstanceInfo(
+        row.instance_id,
+        row.workflow_id,
+        row.definition_hash,
+        Status(row.status),
+        _at(row.created_at),
+        _at(row.updated_at),
+        moment(row.ended_at),
+        moment(row.wake_at),
+        row.priority,
+        tuple(row.tags),
+        row.worker_id,
+        row.steps,
+    )
+
+
+def step_of(row: HistoryRow) -> StepInfo:
+    """The step as a user sees it; never raises because of what is stored in it."""
+    step = row.step
+    error = error_of(step.error)
+    return StepInfo(
+        step.path,
+        step.name,
+        step.attempt,
+        row.worker_id,
+        _at(step.started_at),
+        _at(step.ended_at),
+        step.outcome,
+        None if error is None else error.message,
+        None if error is None else error.error_type,
+    )
+
+
+def _at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

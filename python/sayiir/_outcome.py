@@ -1,0 +1,73 @@
+"""How an instance ended, as the one who asked for its result gets to know it.
+
+An output is returned, a failure or a cancel is raised. Waiting for the end is not done here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._codec import decode_payload, read_error
+from ._errors import (
+    CodecError,
+    DecodeError,
+    TaskError,
+    TaskTimeout,
+    WorkflowCancelled,
+    WorkflowFailed,
+)
+from ._status import Status
+from .backends._view import status_of
+
+if TYPE_CHECKING:
+    from .backends import InstanceRow
+
+__all__ = ["decoded", "outcome_of"]
+
+
+def outcome_of(row: InstanceRow) -> Any:
+    """The output of an instance that has ended.
+
+    Raises:
+        WorkflowFailed: It failed; the `__cause__` is the `TaskError`, if a task was to blame.
+        WorkflowCancelled: It was cancelled.
+        DecodeError: The stored output is damaged.
+    """
+    if row.status == Status.COMPLETED:
+        # A backend that lost the output gets told so by the decoder.
+        return decoded(row.output or b"", f"the output of instance {row.instance_id!r}")
+    status = status_of(row)
+    if row.status == Status.CANCELLED:
+        raise WorkflowCancelled(status)
+    raise WorkflowFailed(status) from _cause(row)
+
+
+def decoded(sealed: bytes, what: str) -> Any:
+    """The value behind sealed bytes, which a message calls `what`.
+
+    Raises:
+        DecodeError: The bytes are damaged.
+    """
+    try:
+        return decode_payload(sealed)
+    except DecodeError as failure:
+        raise DecodeError(f"{what} cannot be decoded: {failure}") from failure
+
+
+def _cause(row: InstanceRow) -> TaskError | None:
+    """The task's error behind a failed instance, put together from its record."""
+    try:
+        error = None if row.error is None else read_error(row.error)
+    except CodecError:
+        return None
+    if error is None or not error.task:
+        return None
+    kind = TaskTimeout if error.error_type == TaskTimeout.__name__ else TaskError
+    return kind(
+        error.task,
+        error.path,
+        error.error_type,
+        error.message,
+        error.traceback or None,
+        instance_id=row.instance_id,
+    )

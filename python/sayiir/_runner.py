@@ -1,0 +1,366 @@
+"""Drives held instances: calls their steps, reports the outcomes, follows where the engine leads.
+
+One coroutine drives an instance until it parks or ends. Only when an instance has several steps to
+run at once do further coroutines come to help it, each going on from step to step as long as there
+is one for it, so an asyncio task is never made per step.
+
+What it promises:
+
+* A step starts only when the engine gave it out, which is after the commit that leads to it.
+* The outcome of a step that nobody wants any more is dropped; a coroutine doing one is cancelled.
+* A pending cancel stops what can be stopped (coroutines, processes), and waits for threads.
+* The loop is let go every few hundred microseconds.
+
+It does not decide anything about flows, retries or states: that is the engine's (`Run`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ._codec import describe_error
+from ._context import current
+from ._core import Run, Step, Turn
+from ._errors import EncodeError, RetryAfter
+from ._invoke import MODE_INLINE, MODE_LOOP, MODE_THREAD, Invoker
+from ._process import RemoteFailure
+
+if TYPE_CHECKING:
+    from .backends import Backend, InMemoryBackend
+
+__all__ = ["Drive", "Runner"]
+
+SLICE = 0.0005
+"""How long, in seconds, an instance may keep the loop to itself."""
+
+
+class Strand:
+    """One coroutine at work for an instance, and the step it is doing."""
+
+    __slots__ = ("step", "stopped", "task")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.task = task
+        self.step: Step | None = None
+        self.stopped = False
+
+
+class Runner:
+    """What all instances driven on one event loop share.
+
+    Args:
+        backend: Where commits go.
+        invoker: Calls functions.
+        worker_only: Whether `SystemExit` and `KeyboardInterrupt` of a task count as its failure;
+        else
+            they leave the instance as it was and propagate.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        invoker: Invoker,
+        *,
+        worker_only: bool,
+        native: InMemoryBackend | None = None,
+    ) -> None:
+        self.backend = backend
+        self.invoker = invoker
+        self.worker_only = worker_only
+        self.native = native
+        self.now: Callable[[], float] = native.clock if native is not None else backend.now
+        self.active: dict[str, Drive] = {}
+
+    async def drive(self, run: Run) -> Drive:
+        """Advance an instance until it parks, ends or is given back.
+
+        Raises:
+            BackendError: A commit could not be made; the lease will run out.
+        """
+        drive = Drive(self, run)
+        self.active[run.instance_id] = drive
+        try:
+            await drive.go()
+        finally:
+            if self.active.get(run.instance_id) is drive:
+                del self.active[run.instance_id]
+        return drive
+
+    def news(self, instance_id: str) -> None:
+        """An instance driven here should be attended to; on the loop's thread."""
+        drive = self.active.get(instance_id)
+        if drive is not None:
+            drive.attend_soon()
+
+    def drain(self) -> None:
+        """Start nothing new: every instance is given back when its running steps are done."""
+        for drive in list(self.active.values()):
+            drive.drain()
+
+
+class Drive:
+    """One held instance while it is driven."""
+
+    __slots__ = (
+        "_closing", "_finished", "_helpers", "_loop", "_strands", "_timer", "_timer_at", "_until",
+        "error", "run", "runner", "state", "wake_at",
+    )  # fmt: skip
+
+    def __init__(self, runner: Runner, run: Run) -> None:
+        self.runner = runner
+        self.run = run
+        self.state = "held"
+        self.wake_at: float | None = None
+        self.error: BaseException | None = None
+        self._loop = asyncio.get_running_loop()
+        self._strands: list[Strand] = []
+        self._helpers: set[asyncio.Task[Any]] = set()
+        self._finished: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._until = 0.0
+        self._closing: BaseException | None = None
+
+    async def go(self) -> None:
+        """Drive it to the end of this lease."""
+        task = asyncio.current_task()
+        assert task is not None
+        strand = Strand(task)
+        self._strands.append(strand)
+        try:
+            await self._strand(strand, await self._attend())
+            if self.state == "held":
+                self._finished = self._loop.create_future()
+                await self._finished
+            if self._closing is not None:
+                raise self._closing
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            for helper in self._helpers:
+                helper.cancel()
+
+    # Facts to the engine.
+
+    async def _attend(self) -> Step | Turn:
+        run, runner = self.run, self.runner
+        if runner.native is not None:
+            return run.attend(runner.now())
+        names = run.awaits()
+        news = await runner.backend.news(run.instance_id, run.fence, names)
+        return run.attend(
+            runner.now(),
+            lost=news.lost,
+            cancel=news.cancel,
+            pause=news.pause,
+            events=[(event.seq, event.name, event.payload) for event in news.events],
+        )
+
+    async def _strand(self, strand: Strand, answer: Step | Turn) -> None:
+        """Do one step after the other, as long as the engine has one for this coroutine."""
+        runner, run = self.runner, self.run
+        now, completed, call = runner.now, run.completed, runner.invoker.call
+        while True:
+            if type(answer) is Step:
+                step = answer
+            else:
+                following = await self._follow(answer)
+                if following is None:
+                    return
+                step = following
+            current.set(step)
+            strand.step = step
+            try:
+                if step.mode == MODE_LOOP and step.timeout is None:
+                    value = await step.fn(step.input)
+                elif step.mode == MODE_INLINE and step.timeout is None:
+                    value = step.fn(step.input)
+                    if asyncio.iscoroutine(value):
+                        value = await value
+                else:
+                    value = await call(step)
+            except BaseException as error:
+                strand.step = None
+                outcome = self._raised(strand, step, error)
+                if outcome is None:
+                    return
+                answer = outcome
+                continue
+            strand.step = None
+            if strand.stopped:
+                # It was to be stopped, and returned first.
+                strand.stopped = False
+                strand.task.uncancel()
+            moment = now()
+            try:
+                answer = completed(step, value, moment)
+            except EncodeError as error:
+                answer = self._failed(step, error, retryable=False)
+            if moment > self._until:
+                await asyncio.sleep(0)
+                self._until = now() + SLICE
+
+    def _raised(self, strand: Strand, step: Step, error: BaseException) -> Step | Turn | None:
+        """What follows from an exception that came out of a step's function."""
+        if isinstance(error, asyncio.CancelledError):
+            if strand.stopped:
+                strand.stopped = False
+                strand.task.uncancel()
+                return self.run.interrupted(step, self.runner.now())
+            if strand.task.cancelling():
+                # Whoever runs us wants to stop; the lease is given back by them.
+                self.run.interrupted(step, self.runner.now())
+                raise error
+        if isinstance(error, (KeyboardInterrupt, SystemExit)) and not self.runner.worker_only:
+            self.run.interrupted(step, self.runner.now())
+            self._close(error)
+            return None
+        return self._failed(step, error)
+
+    def _failed(
+        self, step: Step, error: BaseException, *, retryable: bool | None = None
+    ) -> Step | Turn:
+        if isinstance(error, RemoteFailure):
+            text, allowed, retry_after = error.text, error.retryable, error.retry_after
+        else:
+            text = describe_error(error)
+            allowed = step.task.is_retryable(error) if retryable is None else retryable
+            retry_after = error.seconds if isinstance(error, RetryAfter) else None
+        self.error = error
+        message = (
+            text.message if text.error_type != "TaskTimeout" else getattr(error, "message", "")
+        )
+        return self.run.failed(
+            step,
+            text.error_type,
+            message,
+            text.traceback,
+            text.causes,
+            allowed,
+            retry_after,
+            random.random(),
+            self.runner.now(),
+        )
+
+    # What the engine answers.
+
+    async def _follow(self, turn: Turn) -> Step | None:
+        """Do what a turn asks for; the step that the caller should go on with, if there is one."""
+        answer: Step | Turn = turn
+        while type(answer) is not Step:
+            assert isinstance(answer, Turn)
+            turn = answer
+            if turn.abandoned:
+                self._stop(set(turn.abandoned))
+            if turn.cancel and turn.state == "held":
+                self._stop(None)
+            steps = turn.steps
+            if turn.commit is None:
+                self._note(turn)
+                if not steps:
+                    return None
+                for step in steps[1:]:
+                    self._help(step)
+                return steps[0]
+            for step in steps:
+                self._help(step)
+            (reply,) = await self.runner.backend.commit((turn.commit,))
+            answer = self.run.committed(
+                reply.kind,
+                [(event.seq, event.name, event.payload) for event in reply.events],
+                self.runner.now(),
+            )
+        return answer
+
+    def _note(self, turn: Turn) -> None:
+        """Take note of where the instance stands, and set the timer it needs."""
+        state = turn.state
+        if state == "held":
+            wake_at = turn.wake_at
+            if wake_at is not None and (self._timer is None or wake_at < self._timer_at):
+                if self._timer is not None:
+                    self._timer.cancel()
+                delay = max(wake_at - self.runner.now(), 0.0)
+                self._timer_at = wake_at
+                self._timer = self._loop.call_later(delay, self._timer_fired)
+            return
+        if self.state != "held":
+            return
+        self.state = state
+        self.wake_at = turn.wake_at
+        native = self.runner.native
+        if native is not None:
+            if state in ("completed", "failed", "cancelled"):
+                native.hub.tell("ended", self.run.instance_id)
+            elif state == "handed_over":
+                native.hub.tell("work", self.run.instance_id)
+        if self._finished is not None and not self._finished.done():
+            self._finished.set_result(None)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self.attend_soon()
+
+    def _help(self, step: Step) -> None:
+        self._spawn(step)
+
+    def _spawn(self, answer: Step | Turn | None) -> None:
+        """Let another coroutine go on from `answer`, or attend to news when there is none."""
+        task = self._loop.create_task(self._helper(answer))
+        self._helpers.add(task)
+        task.add_done_callback(self._helpers.discard)
+
+    async def _helper(self, answer: Step | Turn | None) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        strand = Strand(task)
+        self._strands.append(strand)
+        try:
+            await self._strand(strand, await self._attend() if answer is None else answer)
+        except asyncio.CancelledError:
+            if not task.cancelling():
+                raise
+        except BaseException as error:
+            self._close(error)
+        finally:
+            self._strands.remove(strand)
+
+    def _close(self, error: BaseException) -> None:
+        """Something that is not a task's failure came up: stop, and let `go` raise it."""
+        if self._closing is None:
+            self._closing = error
+        if self.state == "held":
+            self.state = "broken"
+        if self._finished is not None and not self._finished.done():
+            self._finished.set_result(None)
+
+    def _stop(self, tickets: set[int] | None) -> None:
+        """Stop running steps: these, unwanted; or with `None` all that can be, for a cancel."""
+        for strand in self._strands:
+            step = strand.step
+            if step is None or strand.stopped:
+                continue
+            if tickets is None:
+                step.cancel()
+                if step.mode == MODE_THREAD:
+                    continue
+            elif step.ticket not in tickets:
+                continue
+            if strand.task is not asyncio.current_task():
+                strand.stopped = True
+                strand.task.cancel()
+
+    # From outside, on the loop's thread.
+
+    def attend_soon(self) -> None:
+        """Look for news: events, a pending cancel or pause, timers that are due."""
+        if self.state == "held":
+            self._spawn(None)
+
+    def drain(self) -> None:
+        """Start nothing new and give the instance back when the running steps are done."""
+        if self.state == "held":
+            self._spawn(self.run.drain(self.runner.now()))

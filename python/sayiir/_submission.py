@@ -1,0 +1,74 @@
+"""From a workflow, an id and an input to a row that can be stored.
+
+The steps of a submit that need no backend: the ids, the encoding of inputs, and what is said when
+one cannot be encoded. Whether an id is free is for the backend to say.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from ._argument import checked_name
+from ._codec import encode_payload
+from ._errors import EncodeError
+from ._workflow import Workflow
+from .backends import NewInstance
+
+__all__ = ["checked_items", "fresh_id", "new_instance"]
+
+
+def fresh_id() -> str:
+    """An id that no instance has: 32 hexadecimal digits.
+
+    >>> len(fresh_id())
+    32
+    """
+    return uuid.uuid4().hex
+
+
+def new_instance(
+    workflow: Workflow[Any, Any], instance_id: str, value: object, start_at: float | None
+) -> NewInstance:
+    """The row to store.
+
+    Raises:
+        EncodeError: The input cannot be stored.
+    """
+    try:
+        sealed = encode_payload(value)
+    except EncodeError as failure:
+        raise EncodeError(
+            f"nothing was stored for instance {instance_id!r} of workflow "
+            f"{workflow.workflow_id!r}: of its input, {failure}"
+        ) from failure
+    return NewInstance(instance_id, workflow.program, sealed, start_at)
+
+
+def checked_items(items: object) -> list[tuple[str, Any]]:
+    """The `(id, input)` pairs of a batch, with an id for each that has none.
+
+    Raises:
+        TypeError: It is not an iterable of pairs, or an id is not text.
+        ValueError: An id is unacceptable, or comes twice.
+
+    >>> checked_items([("a", 1), ("b", 2)])
+    [('a', 1), ('b', 2)]
+    """
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+        raise TypeError(f"items must be (instance_id, input) pairs, got {type(items).__name__}")
+    pairs = []
+    seen: set[str] = set()
+    for position, item in enumerate(items):
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise TypeError(f"items[{position}] must be a pair of instance_id and input")
+        given, value = item
+        name = (
+            fresh_id() if given is None else checked_name(f"items[{position}]: instance_id", given)
+        )
+        if name in seen:
+            raise ValueError(f"items[{position}]: instance_id {name!r} comes twice in the batch")
+        seen.add(name)
+        pairs.append((name, value))
+    return pairs

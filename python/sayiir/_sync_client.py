@@ -1,0 +1,349 @@
+"""The client for code without an event loop.
+
+Every call is the call of the same name of `WorkflowClient`, run on a loop thread of the client's
+own; arguments, returns and errors are the same and are described there. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+
+from ._client import WorkflowClient
+from ._conflict import ConflictPolicy, ConflictPolicyLike
+from ._loop_thread import LoopThread
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from ._duration import Duration
+    from ._handle import WorkflowHandle
+    from ._listing import InstancePage, StepInfo
+    from ._status import Status, WorkflowStatus
+    from ._workflow import Workflow
+    from .backends import Backend
+
+__all__ = ["SyncWorkflowClient", "SyncWorkflowHandle"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+In = TypeVar("In")
+Out = TypeVar("Out")
+Out_co = TypeVar("Out_co", covariant=True)
+R = TypeVar("R")
+D = TypeVar("D")
+
+
+class SyncWorkflowHandle(Generic[Out_co]):
+    """One instance, whose workflow gives `Out_co`. Made by `SyncWorkflowClient.submit`.
+
+    Its members are those of `WorkflowHandle`.
+
+    >>> from sayiir import Flow, InMemoryBackend
+    >>> shout = Flow("shout").then(str.upper, name="upper").build()
+    >>> with SyncWorkflowClient(InMemoryBackend()) as client:
+    ...     handle = client.submit(shout, "s-1", "hey")
+    ...     handle.pause()
+    ...     handle.refresh()
+    <WorkflowStatus 's-1' of 'shout': paused>
+    """
+
+    __slots__ = ("__weakref__", "_client", "_handle")
+
+    def __init__(self, client: SyncWorkflowClient, handle: WorkflowHandle[Out_co]) -> None:
+        self._client = client
+        self._handle = handle
+
+    @property
+    def instance_id(self) -> str:
+        """The instance's id, given or generated."""
+        return self._handle.instance_id
+
+    @property
+    def status(self) -> WorkflowStatus[Out_co]:
+        """The status as of the submit, or of the last `refresh`; asks nobody."""
+        return self._handle.status
+
+    @property
+    def output(self) -> Out_co | None:
+        """The output, if the instance had completed as of `status`; else `None`."""
+        return self._handle.output
+
+    def result(self, timeout: Duration | None = None) -> Out_co:
+        """Wait for the end and return the output. See `WorkflowClient.result`."""
+        return self._client.run(self._handle.result, timeout)
+
+    def refresh(self) -> WorkflowStatus[Out_co]:
+        """Ask for the status now and keep it as `status`. Raises as `WorkflowClient.status`."""
+        return self._client.run(self._handle.refresh)
+
+    def cancel(self, reason: str | None = None, cancelled_by: str | None = None) -> None:
+        """Cancel the instance. See `WorkflowClient.cancel`."""
+        self._client.run(self._handle.cancel, reason, cancelled_by)
+
+    def pause(self, reason: str | None = None, paused_by: str | None = None) -> None:
+        """Pause the instance. See `WorkflowClient.pause`."""
+        self._client.run(self._handle.pause, reason, paused_by)
+
+    def unpause(self) -> None:
+        """Let the paused instance go on. See `WorkflowClient.unpause`."""
+        self._client.run(self._handle.unpause)
+
+    def send_event(
+        self, name: str, payload: Any = None, *, idempotency_key: str | None = None
+    ) -> None:
+        """Send the instance an event. See `WorkflowClient.send_event`."""
+        self._client.run(self._handle.send_event, name, payload, idempotency_key=idempotency_key)
+
+    def __repr__(self) -> str:
+        return f"<Sync{repr(self._handle)[1:]}"
+
+
+class SyncWorkflowClient:
+    """Submits workflows to a backend and controls their instances, from code without a loop.
+
+    Its methods are those of `WorkflowClient`, without `await`, and it may be used from any number
+    of threads. On a thread with a running event loop they raise `RuntimeError`, as they would block
+    it. Leaving `with`, or `close`, ends the client.
+
+    Args:
+        backend: Where instances live.
+        conflict_policy: What `submit` does when its id is taken, unless it says so itself.
+
+    Raises:
+        TypeError: `backend` is not a backend, or `conflict_policy` is not text.
+        ValueError: There is no such policy.
+
+    >>> from sayiir import Flow, InMemoryBackend
+    >>> greet = Flow("greet").then(lambda name: f"hello {name}").build()
+    >>> with SyncWorkflowClient(InMemoryBackend()) as client:
+    ...     handle = client.submit(greet, "g-1", "world")
+    ...     client.cancel("g-1", reason="wrong world")
+    ...     client.status("g-1").reason
+    'wrong world'
+    """
+
+    __slots__ = ("__weakref__", "_client", "_owns_thread", "_thread")
+
+    def __init__(self, backend: Backend, conflict_policy: ConflictPolicyLike = "fail") -> None:
+        self._serve(WorkflowClient(backend, conflict_policy), None)
+
+    @classmethod
+    def from_url(cls, url: str, conflict_policy: ConflictPolicyLike = "fail") -> Self:
+        """A client with a backend of its own. See `WorkflowClient.from_url`.
+
+        >>> SyncWorkflowClient.from_url("memory://").backend
+        <InMemoryBackend with 0 instances>
+        """
+        client = cls.__new__(cls)
+        client._serve(WorkflowClient.from_url(url, conflict_policy), None)
+        return client
+
+    def with_conflict_policy(self, conflict_policy: ConflictPolicyLike) -> Self:
+        """Another client of the same backend, with this policy. Raises as the class.
+
+        It shares this client's thread, and so ends with it.
+        """
+        client = type(self).__new__(type(self))
+        client._serve(self._client.with_conflict_policy(conflict_policy), self._thread)
+        return client
+
+    def _serve(self, client: WorkflowClient, thread: LoopThread | None) -> None:
+        """Take up a client, on a shared thread or on a new one."""
+        self._client = client
+        self._owns_thread = thread is None
+        self._thread = LoopThread("sayiir-client") if thread is None else thread
+
+    @property
+    def backend(self) -> Backend:
+        """Where instances live. Raises `RuntimeError` if the client is closed."""
+        return self._client.backend
+
+    @property
+    def conflict_policy(self) -> ConflictPolicy:
+        """What `submit` does when its id is taken, unless it says so itself."""
+        return self._client.conflict_policy
+
+    def run(
+        self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call an async function on the client's thread and wait for it.
+
+        Raises:
+            RuntimeError: This thread has a running event loop, or the client is closed.
+        """
+        if _on_a_loop():
+            raise RuntimeError(
+                "SyncWorkflowClient would block the event loop that runs on this thread; "
+                "use WorkflowClient and await its methods"
+            )
+        return self._thread.run(call, *args, **kwargs)
+
+    def close(self) -> None:
+        """End the client and its thread; a backend of its own (`from_url`) too.
+
+        Calls of other threads that are under way raise `RuntimeError`. Closing twice is fine.
+        """
+        if not self._thread.closed:
+            # Past `run`, since closing is short and allowed on a thread with a running loop.
+            self._thread.run(self._client.close)
+        if self._owns_thread:
+            self._thread.close()
+
+    def __enter__(self) -> Self:
+        _ = self.backend
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def submit(
+        self,
+        workflow: Workflow[In, Out],
+        instance_id: str | None = None,
+        input: In | None = None,
+        *,
+        conflict_policy: ConflictPolicyLike | None = None,
+        start_at: datetime | None = None,
+    ) -> SyncWorkflowHandle[Out]:
+        """Create an instance, durably. See `WorkflowClient.submit`."""
+        handle = self.run(
+            self._client.submit,
+            workflow,
+            instance_id,
+            input,
+            conflict_policy=conflict_policy,
+            start_at=start_at,
+        )
+        return SyncWorkflowHandle(self, handle)
+
+    def submit_many(
+        self,
+        workflow: Workflow[In, Out],
+        items: Iterable[tuple[str | None, In]],
+        *,
+        conflict_policy: ConflictPolicyLike | None = None,
+        start_at: datetime | None = None,
+    ) -> list[SyncWorkflowHandle[Out]]:
+        """Create many instances, all or none. See `WorkflowClient.submit_many`."""
+        handles = self.run(
+            self._client.submit_many,
+            workflow,
+            items,
+            conflict_policy=conflict_policy,
+            start_at=start_at,
+        )
+        return [SyncWorkflowHandle(self, handle) for handle in handles]
+
+    def status(self, instance_id: str) -> WorkflowStatus[Any]:
+        """What is true of an instance now. See `WorkflowClient.status`."""
+        return self.run(self._client.status, instance_id)
+
+    def result(self, instance_id: str, timeout: Duration | None = None) -> Any:
+        """Wait for the end and return the output. See `WorkflowClient.result`."""
+        return self.run(self._client.result, instance_id, timeout)
+
+    def cancel(
+        self, instance_id: str, reason: str | None = None, cancelled_by: str | None = None
+    ) -> None:
+        """Cancel an instance. See `WorkflowClient.cancel`."""
+        self.run(self._client.cancel, instance_id, reason, cancelled_by)
+
+    def pause(
+        self, instance_id: str, reason: str | None = None, paused_by: str | None = None
+    ) -> None:
+        """Hold an instance back. See `WorkflowClient.pause`."""
+        self.run(self._client.pause, instance_id, reason, paused_by)
+
+    def unpause(self, instance_id: str) -> None:
+        """Let a paused instance go on. See `WorkflowClient.unpause`."""
+        self.run(self._client.unpause, instance_id)
+
+    def send_event(
+        self,
+        instance_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Send a named payload to an instance. See `WorkflowClient.send_event`."""
+        self.run(
+            self._client.send_event, instance_id, name, payload, idempotency_key=idempotency_key
+        )
+
+    send_signal = send_event
+    """The older name of `send_event`."""
+
+    @overload
+    def get_task_result(self, instance_id: str, task: str, default: Any = None) -> Any: ...
+    @overload
+    def get_task_result(
+        self, instance_id: str, task: Callable[..., Awaitable[R]], default: None = None
+    ) -> R | None: ...
+    @overload
+    def get_task_result(
+        self, instance_id: str, task: Callable[..., Awaitable[R]], default: D
+    ) -> R | D: ...
+    @overload
+    def get_task_result(
+        self, instance_id: str, task: Callable[..., R], default: None = None
+    ) -> R | None: ...
+    @overload
+    def get_task_result(self, instance_id: str, task: Callable[..., R], default: D) -> R | D: ...
+    def get_task_result(
+        self, instance_id: str, task: str | Callable[..., Any], default: Any = None
+    ) -> Any:
+        """The newest output of one step. See `WorkflowClient.get_task_result`."""
+        call: Callable[..., Coroutine[Any, Any, Any]] = self._client.get_task_result
+        return self.run(call, instance_id, task, default)
+
+    def list_instances(
+        self,
+        *,
+        status: Status | str | None = None,
+        workflow: Workflow[Any, Any] | str | None = None,
+        id_prefix: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> InstancePage:
+        """Instances that match, a page at a time. See `WorkflowClient.list_instances`."""
+        return self.run(
+            self._client.list_instances,
+            status=status,
+            workflow=workflow,
+            id_prefix=id_prefix,
+            created_after=created_after,
+            created_before=created_before,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    def history(self, instance_id: str) -> list[StepInfo]:
+        """Every execution of a step. See `WorkflowClient.history`."""
+        return self.run(self._client.history, instance_id)
+
+    def delete(self, instance_id: str, force: bool = False) -> None:
+        """Remove an instance. See `WorkflowClient.delete`."""
+        self.run(self._client.delete, instance_id, force)
+
+    def __repr__(self) -> str:
+        return f"<Sync{repr(self._client)[1:]}"
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,544 @@
+"""The worker: claims ready instances and drives them until it is told to stop.
+
+A worker has `concurrency` slots; each claims an instance, drives it, and claims the next, so
+nothing is handed around between them. A slot that finds nothing waits for a hint (`Backend.listen`)
+or for the poller, which wakes slots at the next timer and otherwise once per poll interval: hints
+may be lost, polls find everything.
+
+What it promises:
+
+* Leases are renewed apart from the loop (`_leases`), so a step may take as long as it likes.
+* Stopping is graceful: nothing new is claimed or started, running steps may end within `grace`,
+then
+  they are cancelled, and everything still held is given back.
+* What it cannot do (another definition, other tags) it never claims, and it says so in the log.
+
+The worker does not know how functions are called (`_invoke`) nor how an instance goes on
+(`_runner`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import queue
+import signal
+import socket
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from ._core import Claimant, Run
+from ._duration import Duration, parse_duration
+from ._invoke import Invoker
+from ._leases import keep_leases
+from ._policy import whole_number
+from ._process import default_processes
+from ._runner import Runner
+from ._watchdog import Watchdog
+from ._workflow import Workflow
+from .backends import Backend, InMemoryBackend
+
+__all__ = ["Worker", "take_up"]
+
+_log = logging.getLogger("sayiir.worker")
+
+MAX_CONCURRENCY = 100_000
+
+
+class Worker:
+    """Runs the tasks of instances that clients submit.
+
+    Use it as `async with Worker(backend, [workflow]):`, or as a program with `await worker.run()`
+    (until SIGTERM or SIGINT), or on a thread of its own with `worker.start()` and `worker.stop()`.
+
+    Args:
+        backend: Where the instances are.
+        workflows: What it can do: a workflow or several.
+        worker_id: Its name in histories and leases, unique among living workers; by default made of
+            host, process and a random part.
+        concurrency: How many instances it advances at once, how many steps of one instance, and how
+            many sync tasks (threads).
+        tags: What it offers. It takes only steps whose tags are among these; without tags it takes
+            every step.
+        lease_ttl: After how long without a sign of life its instances go to another worker.
+        poll_interval: How often it looks for work that no hint told of.
+        grace: How long running steps may go on after it was told to stop.
+        processes: The most processes for tasks marked `run_in="process"`; by default one per core.
+
+    Raises:
+        TypeError: The backend or a workflow is something else.
+        ValueError: A number, duration, tag or id is out of range, or there is no workflow.
+
+    >>> import asyncio
+    >>> from sayiir import Flow, InMemoryBackend, Worker, WorkflowClient
+    >>> greet = Flow("greet").then(lambda name: f"hello {name}").build()
+    >>> async def main():
+    ...     backend = InMemoryBackend()
+    ...     async with Worker(backend, [greet], concurrency=4):
+    ...         handle = await WorkflowClient(backend).submit(greet, input="world")
+    ...         return await handle.result()
+    >>> asyncio.run(main())
+    'hello world'
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        workflows: Workflow[Any, Any] | Iterable[Workflow[Any, Any]],
+        *,
+        worker_id: str | None = None,
+        concurrency: int = 16,
+        tags: Iterable[str] = (),
+        lease_ttl: Duration = "30s",
+        poll_interval: Duration = "1s",
+        grace: Duration = "30s",
+        processes: int | None = None,
+    ) -> None:
+        if not isinstance(backend, Backend):
+            raise TypeError(
+                f"backend must be a backend such as InMemoryBackend(), got {type(backend).__name__}"
+            )
+        self.backend = backend
+        self.workflows = _workflows(workflows)
+        if worker_id is not None and not isinstance(worker_id, str):
+            raise TypeError(f"worker_id must be a str, got {type(worker_id).__name__}")
+        if isinstance(tags, str):
+            raise TypeError("tags must be a list of str, got a single str")
+        tags = list(tags)
+        for tag in tags:
+            if not isinstance(tag, str):
+                raise TypeError(f"tags must be str, got {type(tag).__name__}")
+        self.concurrency = whole_number("concurrency", concurrency, 1, MAX_CONCURRENCY)
+        self.poll_interval = parse_duration(poll_interval, name="poll_interval", allow_zero=False)
+        self.grace = parse_duration(grace, name="grace", allow_zero=True)
+        self._processes = (
+            default_processes()
+            if processes is None
+            else whole_number("processes", processes, 1, MAX_CONCURRENCY)
+        )
+        self._claimant = Claimant(
+            _default_id() if worker_id is None else worker_id,
+            [workflow.program for workflow in self.workflows],
+            tags=tags,
+            lease_ttl=parse_duration(lease_ttl, name="lease_ttl", allow_zero=False),
+            width=self.concurrency,
+        )
+        self._native = backend if isinstance(backend, InMemoryBackend) else None
+        self._engine: _Engine | None = None
+        self._thread: threading.Thread | None = None
+        self._thread_loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def worker_id(self) -> str:
+        """Its name in histories and leases."""
+        return self._claimant.worker_id
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What it offers; nothing means everything."""
+        return tuple(self._claimant.tags or ())
+
+    def __repr__(self) -> str:
+        names = ", ".join(workflow.workflow_id for workflow in self.workflows)
+        state = "stopped" if self._engine is None else "running"
+        return f"<Worker {self.worker_id!r} {state}, for {names}>"
+
+    # On the caller's loop.
+
+    async def __aenter__(self) -> Self:
+        if self._engine is not None:
+            raise RuntimeError(f"worker {self.worker_id!r} is already running")
+        self._engine = _Engine(self)
+        self._engine.begin()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop gracefully: start nothing new, let running steps end, give everything back."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.stop(self.grace)
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT, then stop gracefully; a second signal stops at once.
+
+        Signals are only taken on the main thread; elsewhere it works until it is cancelled.
+        """
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        signals = []
+
+        def ask() -> None:
+            if asked.is_set() and self._engine is not None:
+                _log.warning("worker %s: second signal, stopping at once", self.worker_id)
+                self._engine.force()
+            asked.set()
+
+        async with self:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.add_signal_handler(number, ask)
+                    signals.append(number)
+            try:
+                engine = self._engine
+                assert engine is not None
+                broken = loop.create_task(engine.broken())
+                waiting = loop.create_task(asked.wait())
+                try:
+                    await asyncio.wait({broken, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                    if broken.done():
+                        broken.result()
+                finally:
+                    broken.cancel()
+                    waiting.cancel()
+                # The handlers stay while it stops, for the second signal.
+                await self.aclose()
+            finally:
+                for number in signals:
+                    loop.remove_signal_handler(number)
+
+    # On a thread of its own.
+
+    def start(self) -> Self:
+        """Work on a thread of its own until `stop()`; returns once it is working.
+
+        Raises:
+            RuntimeError: It is already running.
+        """
+        if self._engine is not None or self._thread is not None:
+            raise RuntimeError(f"worker {self.worker_id!r} is already running")
+        ready: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
+        ready = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            target=self._serve, args=(ready,), name=f"sayiir-worker-{self.worker_id}", daemon=True
+        )
+        self._thread.start()
+        self._thread_loop, self._thread_stop = ready.get()
+        return self
+
+    def _serve(
+        self, ready: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
+    ) -> None:
+        async def serve() -> None:
+            stop = asyncio.Event()
+            async with self:
+                ready.put((asyncio.get_running_loop(), stop))
+                await stop.wait()
+
+        asyncio.run(serve())
+
+    def stop(self, timeout: Duration | None = None) -> None:
+        """Stop gracefully what `start()` began, and wait for it.
+
+        Args:
+            timeout: Wait no longer than this; the thread goes on stopping by itself.
+
+        Raises:
+            TimeoutError: It has not stopped in time.
+        """
+        thread, loop = self._thread, self._thread_loop
+        if thread is None or loop is None:
+            return
+        with contextlib.suppress(RuntimeError):  # The loop has ended by itself.
+            loop.call_soon_threadsafe(self._thread_stop.set)
+        thread.join(None if timeout is None else parse_duration(timeout, name="timeout"))
+        if thread.is_alive():
+            raise TimeoutError(f"worker {self.worker_id!r} has not stopped yet; steps are running")
+        self._thread = self._thread_loop = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+class _Engine:
+    """A worker at work on one event loop."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._claimant = worker._claimant
+        self._backend = worker.backend
+        self._native = worker._native
+        self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
+        self._invoker = Invoker(threads=worker.concurrency, processes=worker._processes)
+        self._runner = Runner(self._backend, self._invoker, worker_only=True, native=self._native)
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._slots: set[asyncio.Task[None]] = set()
+        self._hints = 0
+        self._stopping = False
+        self._forced = asyncio.Event()
+        self._poke = asyncio.Event()
+        self._next_timer: float | None = None
+        self._failure: asyncio.Future[None] = self._loop.create_future()
+        self._told: set[str] = set()
+        self._stop_listening: Callable[[], None] = lambda: None
+        self._stop_leases: Callable[[], None] = lambda: None
+        self._watchdog: Watchdog | None = None
+        self._poller: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Start everything that a worker has."""
+        self._stop_leases = keep_leases(self._backend, self._claimant, self._news_from_any_thread)
+        self._stop_listening = self._backend.listen(self._hear)
+        self._watchdog = Watchdog()
+        self._watchdog.start()
+        self._poller = self._loop.create_task(self._poll())
+        for _ in range(self._worker.concurrency):
+            self._open_slot()
+            if self._worker.concurrency > 64:
+                # More slots are opened when there is work for them.
+                break
+
+    def _open_slot(self) -> None:
+        slot = self._loop.create_task(self._slot())
+        self._slots.add(slot)
+        slot.add_done_callback(self._slot_ended)
+
+    def _slot_ended(self, slot: asyncio.Task[None]) -> None:
+        self._slots.discard(slot)
+        if slot.cancelled() or (error := slot.exception()) is None:
+            return
+        _log.error(
+            "worker %s: a slot broke; its lease runs out in %g s",
+            self._claimant.worker_id,
+            self._claimant.lease_ttl,
+            exc_info=error,
+        )
+        if not isinstance(error, Exception):
+            if not self._failure.done():
+                self._failure.set_exception(error)
+        elif not self._stopping:
+            # A backend in trouble: look again after a poll, not at once.
+            self._loop.call_later(self._worker.poll_interval, self._reopen)
+
+    def _reopen(self) -> None:
+        if not self._stopping:
+            self._open_slot()
+
+    async def broken(self) -> None:
+        """Wait for an error that ends the worker; raises it."""
+        await asyncio.shield(self._failure)
+
+    # Claiming.
+
+    async def _slot(self) -> None:
+        drive = self._runner.drive
+        native = self._native
+        while not self._stopping:
+            seen = self._hints
+            if native is not None:
+                run = native.store.claim_run(self._claimant, native.clock())
+            else:
+                run = await self._claim()
+            if run is not None:
+                if not self._idle and len(self._slots) < self._worker.concurrency:
+                    self._open_slot()
+                driven = await drive(run)
+                if driven.state == "parked":
+                    self._note_timer(driven.wake_at)
+            elif seen == self._hints and not self._stopping:
+                if native is not None:
+                    self._note_timer(native.store.next_wake())
+                else:
+                    self._poke.set()
+                await self._rest()
+
+    async def _claim(self) -> Run | None:
+        claims = await self._backend.claim(self._claimant, 1)
+        return await take_up(self._backend, self._claimant, claims[0]) if claims else None
+
+    async def _rest(self) -> None:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._idle.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter in self._idle:
+                self._idle.remove(waiter)
+            raise
+
+    def _wake_one(self) -> None:
+        self._hints += 1
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _wake_all(self) -> None:
+        self._hints += 1
+        for waiter in self._idle:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._idle.clear()
+
+    def _note_timer(self, wake_at: float | None) -> None:
+        if wake_at is not None and (self._next_timer is None or wake_at < self._next_timer):
+            self._next_timer = wake_at
+            self._poke.set()
+
+    # Hints.
+
+    def _hear(self, kind: str, instance_id: str) -> None:
+        here = threading.get_ident() == self._thread_id
+        if kind == "work":
+            if here:
+                self._wake_one()
+            else:
+                self._call(self._wake_one)
+        elif kind == "news":
+            if here:
+                self._loop.call_soon(self._runner.news, instance_id)
+            else:
+                self._news_from_any_thread(instance_id)
+
+    def _news_from_any_thread(self, instance_id: str) -> None:
+        self._call(self._runner.news, instance_id)
+
+    def _call(self, function: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # The loop has closed; a hint is only a hint.
+            self._loop.call_soon_threadsafe(function, *args)
+
+    # Polling.
+
+    async def _poll(self) -> None:
+        """Wake slots at the next timer, and once per poll interval in any case."""
+        interval = self._worker.poll_interval
+        backend = self._backend
+        while True:
+            self._poke.clear()
+            try:
+                wake_at = self._next_timer = await backend.next_wake()
+                delay = interval
+                if wake_at is not None and self._idle:
+                    delay = min(interval, max(wake_at - backend.now(), 0.001))
+                try:
+                    async with asyncio.timeout(delay):
+                        await self._poke.wait()
+                except TimeoutError:
+                    self._wake_all()
+                    if delay == interval:
+                        await self._say_what_is_left()
+            except Exception:
+                _log.exception("worker %s could not poll", self._claimant.worker_id)
+                await asyncio.sleep(interval)
+
+    async def _say_what_is_left(self) -> None:
+        """Log, once each, the ready work that nobody with these definitions can do."""
+        mine = set(self._claimant.definition_hashes)
+        for waiting in await self._backend.backlog():
+            if waiting.definition_hash in mine or waiting.definition_hash in self._told:
+                continue
+            self._told.add(waiting.definition_hash)
+            known = any(w.workflow_id == waiting.workflow_id for w in self._worker.workflows)
+            _log.warning(
+                "worker %s: %d ready instances of workflow %r run definition %s, which it does not "
+                "have%s; they wait for a worker that has it",
+                self._claimant.worker_id,
+                waiting.ready,
+                waiting.workflow_id,
+                waiting.definition_hash[:12],
+                " (it has another one of the same name: the structure was changed)"
+                if known
+                else "",
+            )
+
+    # Stopping.
+
+    def force(self) -> None:
+        """Stop now: running steps are cancelled."""
+        self._forced.set()
+
+    async def stop(self, grace: float) -> None:
+        """Drain, then cancel what still runs, then give everything back."""
+        self._stopping = True
+        if self._poller is not None:
+            self._poller.cancel()
+        self._wake_all()
+        self._runner.drain()
+        if self._slots:
+            forced = self._loop.create_task(self._forced.wait())
+            drained = self._loop.create_task(_all_done(self._slots))
+            await asyncio.wait(
+                {forced, drained}, timeout=grace, return_when=asyncio.FIRST_COMPLETED
+            )
+            forced.cancel()
+            if not drained.done():
+                _log.warning(
+                    "worker %s: %d instances were still running after %g s of grace; their steps "
+                    "run again elsewhere",
+                    self._claimant.worker_id,
+                    len(self._runner.active),
+                    grace,
+                )
+                for slot in self._slots:
+                    slot.cancel()
+                await asyncio.wait({drained}, timeout=1.0)
+            drained.cancel()
+        self._stop_listening()
+        # Joining a thread that needs the interpreter must not hold the loop up.
+        await asyncio.to_thread(self._stop_leases)
+        await self._backend.release(self._claimant.worker_id)
+        self._invoker.close()
+        if self._watchdog is not None:
+            self._watchdog.close()
+        if not self._failure.done():
+            self._failure.cancel()
+
+
+async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
+    while tasks:
+        await asyncio.wait(tasks)
+
+
+async def take_up(backend: Backend, claimant: Claimant, claim: Any) -> Run:
+    """Make a run of a claim, with the outputs that it needs."""
+    seqs = claim.referenced()
+    rows = await backend.rows(claim.instance_id, seqs) if seqs else ()
+    payload = await backend.input(claim.instance_id)
+    return Run(claimant, claim, list(rows), payload, backend.now())
+
+
+def _workflows(
+    given: Workflow[Any, Any] | Iterable[Workflow[Any, Any]],
+) -> tuple[Workflow[Any, Any], ...]:
+    candidates = _listed(given)
+    workflows = tuple(one for one in candidates if isinstance(one, Workflow))
+    for candidate in candidates:
+        if not isinstance(candidate, Workflow):
+            hint = "; call .build() on it" if hasattr(candidate, "build") else ""
+            raise TypeError(
+                f"workflows must be built workflows, got {type(candidate).__name__}{hint}"
+            )
+    if not workflows:
+        raise ValueError("workflows must not be empty: a worker without workflows does nothing")
+    return workflows
+
+
+def _listed(given: object) -> tuple[object, ...]:
+    return tuple(given) if isinstance(given, Iterable) else (given,)
+
+
+def _default_id() -> str:
+    return f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,233 @@
+"""Instances in the memory of this process: for tests, and for work that may be lost with it.
+
+Everything is kept in Rust, and every call is done when it returns; the methods are asynchronous
+only because the contract is. The engine also has a way in that checkpoints without leaving Rust
+(`store.claim_run`); it goes through the same store and the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sayiir import _clock
+from sayiir._core import MemoryStore
+from sayiir._duration import Duration, parse_duration
+
+from ._hub import Hub, Listener
+from ._rows import Backlog, Event, HistoryRow, InstanceRow, NewInstance, News, Page, Reply
+
+if TYPE_CHECKING:
+    from sayiir._core import Claim, Claimant, Commit, Program, StepRow
+
+__all__ = ["InMemoryBackend"]
+
+_ENDED = frozenset({"completed", "failed", "cancelled"})
+
+
+class InMemoryBackend:
+    """A backend without a disk.
+
+    One object can be shared by any number of clients and workers, on any number of threads and
+    event loops of the process.
+
+    Args:
+        keep_completed: How long ended instances are kept, as a duration; `None`: until deleted.
+        keep_events: How long events wait for an instance that does not exist yet.
+        clock: Gives the time in seconds since 1970; the machine's, unless a test brings its own.
+
+    Raises:
+        ValueError: A duration is malformed, negative or absurdly long.
+
+    >>> import asyncio
+    >>> from sayiir import Flow, InMemoryBackend, Worker, WorkflowClient
+    >>> double = Flow("double").then(lambda x: x * 2).build()
+    >>> async def main():
+    ...     backend = InMemoryBackend()
+    ...     async with Worker(backend, [double]):
+    ...         handle = await WorkflowClient(backend).submit(double, input=21)
+    ...         return await handle.result()
+    >>> asyncio.run(main())
+    42
+    """
+
+    __slots__ = ("__weakref__", "clock", "hub", "store")
+
+    def __init__(
+        self,
+        *,
+        keep_completed: Duration | None = None,
+        keep_events: Duration = "7d",
+        clock: Callable[[], float] = _clock.now,
+    ) -> None:
+        self.store = MemoryStore(
+            keep_completed=None
+            if keep_completed is None
+            else parse_duration(keep_completed, name="keep_completed", allow_zero=True),
+            keep_events=parse_duration(keep_events, name="keep_events", allow_zero=True),
+        )
+        self.hub = Hub()
+        self.clock = clock
+
+    def __repr__(self) -> str:
+        return f"<InMemoryBackend with {len(self.store)} instances>"
+
+    def now(self) -> float:
+        """The clock's time."""
+        return self.clock()
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Add a listener for hints; what comes back removes it."""
+        return self.hub.listen(listener)
+
+    async def check_submit(
+        self, instance_id: str, program: Program, policy: str
+    ) -> InstanceRow | None:
+        """See `Backend.check_submit`."""
+        found = self.store.check_submit(instance_id, program, policy)
+        return None if found is None else InstanceRow(**found)
+
+    async def submit(
+        self, instances: Sequence[NewInstance], policy: str
+    ) -> Sequence[InstanceRow | None]:
+        """See `Backend.submit`."""
+        found = self.store.submit(
+            [(new.instance_id, new.program, new.input, new.start_at) for new in instances],
+            policy,
+            self.clock(),
+        )
+        for new in instances:
+            self.hub.tell("work", new.instance_id)
+        return [None if row is None else InstanceRow(**row) for row in found]
+
+    async def claim(self, claimant: Claimant, limit: int) -> Sequence[Claim]:
+        """See `Backend.claim`."""
+        return self.store.claim(claimant, limit, self.clock())
+
+    async def claim_one(self, claimant: Claimant, instance_id: str) -> Claim | None:
+        """See `Backend.claim_one`."""
+        return self.store.claim_one(claimant, instance_id, self.clock())
+
+    async def renew(self, worker_id: str, lease_ttl: float) -> Sequence[str]:
+        """See `Backend.renew`."""
+        return self.store.renew(worker_id, lease_ttl, self.clock())
+
+    async def release(self, worker_id: str) -> int:
+        """See `Backend.release`."""
+        count = self.store.release(worker_id, self.clock())
+        if count:
+            self.hub.tell("work", "")
+        return count
+
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[Reply]:
+        """See `Backend.commit`."""
+        replies = []
+        for commit in commits:
+            kind, events = self.store.commit(commit, self.clock())
+            replies.append(Reply(kind, tuple(Event(*event) for event in events)))
+            self.committed(commit.instance_id, kind, commit.next)
+        return replies
+
+    def committed(self, instance_id: str, kind: str, intended: str) -> None:
+        """Give the hints that a commit of this kind calls for."""
+        if kind == "cancelled" or (kind == "ok" and intended in _ENDED):
+            self.hub.tell("ended", instance_id)
+        elif intended in ("park", "hand_over"):
+            self.hub.tell("work", instance_id)
+
+    async def news(self, instance_id: str, fence: int, names: Sequence[str]) -> News:
+        """See `Backend.news`."""
+        lost, cancel, pause, events = self.store.news(instance_id, fence, list(names))
+        return News(lost, cancel, pause, tuple(Event(*event) for event in events))
+
+    async def input(self, instance_id: str) -> bytes:
+        """See `Backend.input`."""
+        return self.store.input(instance_id)
+
+    async def rows(self, instance_id: str, seqs: Sequence[int]) -> Sequence[StepRow]:
+        """See `Backend.rows`."""
+        return self.store.rows(instance_id, list(seqs))
+
+    async def send_event(
+        self, instance_id: str, name: str, payload: bytes, key: str | None
+    ) -> bool:
+        """See `Backend.send_event`."""
+        fresh = self.store.send_event(instance_id, name, payload, key, self.clock())
+        self.hub.tell("work", instance_id)
+        self.hub.tell("news", instance_id)
+        return fresh
+
+    async def cancel(self, instance_id: str, reason: str | None, by: str | None) -> str:
+        """See `Backend.cancel`."""
+        status = self.store.cancel(instance_id, reason, by, self.clock())
+        self.hub.tell("ended" if status in _ENDED else "news", instance_id)
+        return status
+
+    async def pause(self, instance_id: str, reason: str | None, by: str | None) -> str:
+        """See `Backend.pause`."""
+        status = self.store.pause(instance_id, reason, by, self.clock())
+        self.hub.tell("news", instance_id)
+        return status
+
+    async def unpause(self, instance_id: str) -> str:
+        """See `Backend.unpause`."""
+        status = self.store.unpause(instance_id, self.clock())
+        self.hub.tell("work", instance_id)
+        return status
+
+    async def get(self, instance_id: str) -> InstanceRow:
+        """See `Backend.get`."""
+        return InstanceRow(**self.store.get(instance_id, self.clock()))
+
+    async def find(
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        id_prefix: str | None = None,
+        created_after: float | None = None,
+        created_before: float | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """See `Backend.find`."""
+        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
+            raise ValueError("cursor must be one that a former page gave")
+        rows, following = self.store.find(
+            limit,
+            None if cursor is None else int(cursor),
+            self.clock(),
+            status=status,
+            workflow=workflow,
+            id_prefix=id_prefix,
+            created_after=created_after,
+            created_before=created_before,
+        )
+        return Page(
+            tuple(InstanceRow(**row) for row in rows),
+            None if following is None else str(following),
+        )
+
+    async def history(self, instance_id: str) -> Sequence[HistoryRow]:
+        """See `Backend.history`."""
+        return [HistoryRow(step, worker) for step, worker in self.store.history(instance_id)]
+
+    async def step(self, instance_id: str, path_or_name: str) -> StepRow | None:
+        """See `Backend.step`."""
+        return self.store.step(instance_id, path_or_name)
+
+    async def delete(self, instance_id: str, force: bool) -> None:
+        """See `Backend.delete`."""
+        self.store.delete(instance_id, force, self.clock())
+        self.hub.tell("ended", instance_id)
+
+    async def backlog(self) -> Sequence[Backlog]:
+        """See `Backend.backlog`."""
+        return [Backlog(*one) for one in self.store.backlog()]
+
+    async def next_wake(self) -> float | None:
+        """See `Backend.next_wake`."""
+        return self.store.next_wake()
+
+    async def close(self) -> None:
+        """Nothing to give up."""
