@@ -37,7 +37,7 @@ EXECUTING = {"_invoke", "_leases", "_process", "_runner", "_watchdog", "_worker"
 SUBMITTING = LAYERS[4] - EXECUTING
 # They stand above the package's face and may use it as a user would; below, it would be a cycle.
 USERS = {"__main__", "cli", "testing"}
-MAY_START_THREADS = EXECUTING | {"_ending", "_loop_thread", "_run", "cli", "testing"}
+MAY_START_THREADS = EXECUTING | {"_ending", "backends", "_loop_thread", "_run", "cli", "testing"}
 # Loading code or objects by a stored name is how data becomes a program. An exception needs its
 # module, the name it uses, and a reason beside it.
 DANGEROUS_ALLOWED = {

@@ -7,7 +7,8 @@ with a sentence that names the argument; a wrong kind is a `TypeError`, a wrong 
 
 from __future__ import annotations
 
-from datetime import datetime
+import math
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from ._core import check_name
@@ -39,6 +40,8 @@ MAX_LIMIT = 1000
 MAX_PATH_CHARS = 65_536
 """The longest path that can be asked for, in characters; names within it take 256 bytes each."""
 _MAX_PREFIX_BYTES = 256
+# Seconds this large are 30 µs apart; the last one that a datetime can show again.
+_LAST_MOMENT = math.nextafter(datetime(9999, 12, 31, tzinfo=UTC).timestamp() + 86_400, 0)
 
 
 def checked_name(what: str, value: object) -> str:
@@ -104,7 +107,7 @@ def checked_moment(what: str, value: object) -> float | None:
             f"{what} must be an aware datetime, got one without a time zone; "
             "give it one, such as tzinfo=datetime.UTC"
         )
-    return value.timestamp()
+    return min(value.timestamp(), _LAST_MOMENT)
 
 
 def checked_limit(what: str, value: object) -> int:

@@ -292,7 +292,9 @@ class WorkflowClient:
             RuntimeError: The client was closed meanwhile.
         """
         checked_name("instance_id", instance_id)
-        limit = None if timeout is None else parse_duration(timeout, name="timeout")
+        limit = (
+            None if timeout is None else parse_duration(timeout, name="timeout", allow_zero=False)
+        )
         _ = self.backend
         return outcome_of(await self._endings.wait(instance_id, limit))
 

@@ -7,20 +7,20 @@ search for clocks finds one file. This module knows nothing about leases, timers
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 __all__ = ["monotonic", "now"]
 
 
-def now() -> float:
-    """The wall clock: seconds since 1970-01-01 UTC.
+now: Callable[[], float] = time.time
+"""The wall clock: seconds since 1970-01-01 UTC.
 
-    It may jump when the machine's clock is set. Use it for what is stored and shown, and
-    `monotonic` for measuring how long something took.
+It may jump when the machine's clock is set. Use it for what is stored and shown, and
+`monotonic` for measuring how long something took.
 
-    >>> now() > 1_600_000_000
-    True
-    """
-    return time.time()
+>>> now() > 1_600_000_000
+True
+"""
 
 
 def monotonic() -> float:

@@ -64,12 +64,32 @@ class WorkflowHandle(Generic[Out_co]):
         self._status: WorkflowStatus[Out_co] | None = None
 
     @property
-    def status(self) -> WorkflowStatus[Out_co]:
-        """The status as of the submit, or of the last `refresh`; asks nobody.
+    def status(self) -> Status:
+        """The state as of the submit, or of the last `refresh`; asks nobody.
 
-        A fresh instance is in progress, or waiting for its `start_at`; the times of its row are
-        known after a `refresh`.
+        A fresh instance is in progress, or waiting for its `start_at`. An enum that equals its
+        string.
         """
+        return self.details.status
+
+    @property
+    def output(self) -> Out_co | None:
+        """The output, if the instance had completed as of `status`; else `None`."""
+        return self.details.output
+
+    @property
+    def error(self) -> str | None:
+        """The text of the failure, if the instance had failed as of `status`; else `None`."""
+        return self.details.error
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was paused or cancelled, if it was as of `status`; else `None`."""
+        return self.details.reason
+
+    @property
+    def details(self) -> WorkflowStatus[Out_co]:
+        """Everything known as of `status`; the times of a fresh instance only after a `refresh`."""
         if self._status is None:
             # Most handles are never asked, so it is put together on first use.
             if self._row is not None:
@@ -81,11 +101,6 @@ class WorkflowHandle(Generic[Out_co]):
                 )
         return self._status
 
-    @property
-    def output(self) -> Out_co | None:
-        """The output, if the instance had completed as of `status`; else `None`."""
-        return self.status.output
-
     async def result(
         self,
         timeout: Duration | None = None,  # noqa: ASYNC109 - the word of the published API
@@ -94,7 +109,7 @@ class WorkflowHandle(Generic[Out_co]):
         return cast("Out_co", await self._client.result(self.instance_id, timeout))
 
     async def refresh(self) -> WorkflowStatus[Out_co]:
-        """Ask for the status now and keep it as `status`. Raises as `WorkflowClient.status`."""
+        """Ask for the status now and keep it as `details`. Raises as `WorkflowClient.status`."""
         self._status = await self._client.status(self.instance_id)
         return self._status
 
@@ -119,6 +134,4 @@ class WorkflowHandle(Generic[Out_co]):
         )
 
     def __repr__(self) -> str:
-        return (
-            f"<WorkflowHandle {self.instance_id!r} of {self._workflow_id!r}: {self.status.status}>"
-        )
+        return f"<WorkflowHandle {self.instance_id!r} of {self._workflow_id!r}: {self.status}>"

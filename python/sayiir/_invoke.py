@@ -48,17 +48,26 @@ def timeout_error(step: Step) -> TaskTimeout:
 class Job:
     """One call in a thread. `result` is `(True, value)` or `(False, exception)`."""
 
-    __slots__ = ("abandoned", "argument", "context", "fn", "future", "started")
+    __slots__ = ("abandoned", "arguments", "context", "fn", "future", "started", "told_start")
 
     def __init__(
-        self, fn: Callable[[Any], Any], argument: Any, future: asyncio.Future[Any]
+        self,
+        fn: Callable[..., Any],
+        argument: Any,
+        future: asyncio.Future[Any],
+        told_start: bool,
     ) -> None:
         self.fn = fn
-        self.argument = argument
+        self.arguments = (argument, self.start) if told_start else (argument,)
+        self.told_start = told_start
         self.future = future
         self.context = contextvars.copy_context()
         self.started: float | None = None
         self.abandoned = False
+
+    def start(self) -> None:
+        """What a timeout bounds begins now."""
+        self.started = _clock.monotonic()
 
 
 class ThreadPool:
@@ -76,9 +85,13 @@ class ThreadPool:
         self._idle = 0
         self._closed = False
 
-    def submit(self, fn: Callable[[Any], Any], argument: Any) -> Job:
-        """Queue a call in a copy of the current context."""
-        job = Job(fn, argument, self._loop.create_future())
+    def submit(self, fn: Callable[..., Any], argument: Any, told_start: bool) -> Job:
+        """Queue a call in a copy of the current context.
+
+        With `told_start` the function gets a second argument, to be called when what a timeout
+        bounds begins; else that is when a thread takes the job.
+        """
+        job = Job(fn, argument, self._loop.create_future(), told_start)
         with self._lock:
             self._idle -= 1
             grow = self._idle < 0 and self._threads < self._size
@@ -102,6 +115,7 @@ class ThreadPool:
             job.abandoned = True
             if self._closed:
                 return
+            self._idle += 1
         self._start()
 
     def close(self) -> None:
@@ -119,10 +133,11 @@ class ThreadPool:
                 return
             with self._lock:
                 skip = job.abandoned
-                job.started = _clock.monotonic()
+                if not job.told_start:
+                    job.start()
             if not skip:
                 try:
-                    outcome = (True, job.context.run(job.fn, job.argument))
+                    outcome = (True, job.context.run(job.fn, *job.arguments))
                 except BaseException as error:
                     outcome = (False, error)
                 self._report(job, *outcome)
@@ -206,12 +221,14 @@ class Invoker:
                 raise timeout_error(step) from error
             raise
 
-    async def _in_thread(self, step: Step, fn: Callable[[Any], Any], argument: Any) -> Any:
+    async def _in_thread(
+        self, step: Step, fn: Callable[..., Any], argument: Any, *, told_start: bool = False
+    ) -> Any:
         loop = asyncio.get_running_loop()
         pool = self._thread_pool
         if pool is None:
             pool = self._thread_pool = ThreadPool(self._threads, loop, self._name)
-        job = pool.submit(fn, argument)
+        job = pool.submit(fn, argument, told_start)
         timer = None
         if step.timeout is not None:
             timer = loop.call_later(step.timeout, self._check, loop, job, step.timeout)
@@ -250,9 +267,9 @@ class Invoker:
         lane = await pool.acquire()
         try:
             # The thread only carries bytes to and from the process; killing that ends it.
-            return await self._in_thread(step, lane.call, step)
+            return await self._in_thread(step, lane.call, step, told_start=True)
         except (asyncio.CancelledError, TaskTimeout):
-            lane.kill()
+            lane.retire()
             raise
         finally:
             pool.release(lane)

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ._status import Status
-from .backends._view import _error as error_of
-from .backends._view import moment
+from .backends._view import error_of, moment, worker_name
 
 if TYPE_CHECKING:
     from .backends import HistoryRow, InstanceRow, Page
@@ -119,7 +118,7 @@ def _instance_of(row: InstanceRow) -> InstanceInfo:
         moment(row.wake_at),
         row.priority,
         tuple(row.tags),
-        row.worker_id,
+        None if row.worker_id is None else worker_name(row.worker_id),
         row.steps,
     )
 
@@ -132,7 +131,7 @@ def step_of(row: HistoryRow) -> StepInfo:
         step.path,
         step.name,
         step.attempt,
-        row.worker_id,
+        worker_name(row.worker_id),
         _at(step.started_at),
         _at(step.ended_at),
         step.outcome,

@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -71,6 +73,7 @@ def serve(connection: Connection) -> None:
             connection.send(_failed(None, error))
             continue
         step, payload = request
+        connection.send(("started",))
         current.set(step)
         try:
             answer: tuple[Any, ...] = (
@@ -94,15 +97,23 @@ def _failed(step: RemoteStep | None, error: BaseException) -> tuple[Any, ...]:
 
 
 class Lane:
-    """One process, started when first needed and again after it was killed."""
+    """One process, started when first needed and replaced after many calls.
+
+    `retire` ends it for good and may come at any moment, from another thread: a lane that is
+    starting its process then ends that too, and a retired lane is never used again.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._calls = 0
+        self.retired = False
 
-    def call(self, step: Step) -> Any:
+    def call(self, step: Step, started: Callable[[], None]) -> Any:
         """Run a step's function in the process; blocks, so it is called in a thread.
+
+        `started` is called when the child has the function and its input.
 
         Raises:
             RemoteFailure: The function raised.
@@ -119,18 +130,23 @@ class Lane:
             step.task,
             step.workflow_metadata,
         )
-        connection = self._started()
+        process, connection = self._started(step)
         try:
             connection.send((remote, payload))
             answer = connection.recv()
+            if answer[0] == "started":
+                started()
+                answer = connection.recv()
         except (EOFError, OSError):
-            code = self._reap()
+            process.join(1.0)
+            code = process.exitcode
+            self.retire()
             raise ProcessDied(
                 f"the process of task {step.task.name!r} ended before it did (exit code {code})"
             ) from None
         self._calls += 1
         if self._calls >= CALLS_PER_PROCESS:
-            self.kill()
+            self.retire()
         if answer[0] == "value":
             return decode_payload(answer[1])
         if answer[0] == "unencodable":
@@ -139,35 +155,33 @@ class Lane:
             )
         raise RemoteFailure(*answer[1:])
 
-    def _started(self) -> Connection:
-        if self._connection is None or self._process is None or not self._process.is_alive():
-            self.kill()
-            context = multiprocessing.get_context("spawn")
-            ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs,), name="sayiir-task", daemon=True)
-            process.start()
-            theirs.close()
-            self._process, self._connection, self._calls = process, ours, 0
-        return self._connection
+    def _started(self, step: Step) -> tuple[BaseProcess, Connection]:
+        with self._lock:
+            process, connection = self._process, self._connection
+            if process is None or connection is None:
+                if self.retired:
+                    raise ProcessDied(f"the process of task {step.task.name!r} was ended")
+                context = multiprocessing.get_context("spawn")
+                connection, theirs = context.Pipe()
+                process = context.Process(
+                    target=serve, args=(theirs,), name="sayiir-task", daemon=True
+                )
+                process.start()
+                theirs.close()
+                self._process, self._connection = process, connection
+            return process, connection
 
-    def _reap(self) -> int | None:
-        process = self._process
-        if process is None:
-            return None
-        process.join(1.0)
-        code = process.exitcode
-        self.kill()
-        return code
-
-    def kill(self) -> None:
-        """End the process at once, whatever it is doing."""
-        process, self._process = self._process, None
-        connection, self._connection = self._connection, None
+    def retire(self) -> None:
+        """End the process at once, whatever it is doing, and never start another."""
+        self.retired = True
+        # Waits for a start that is under way: a moment, and then there is something to end.
+        with self._lock:
+            process, self._process = self._process, None
+            self._connection = None
         if process is not None:
+            # The pipe is closed by whoever reads from it, when the other end is gone.
             process.kill()
             process.join()
-        if connection is not None:
-            connection.close()
 
 
 class ProcessPool:
@@ -197,7 +211,11 @@ class ProcessPool:
             raise
 
     def release(self, lane: Lane) -> None:
-        """Give a lane back."""
+        """Give a lane back; a retired one makes room for a new one."""
+        if lane.retired:
+            self._lanes.remove(lane)
+            lane = Lane()
+            self._lanes.append(lane)
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
@@ -208,7 +226,7 @@ class ProcessPool:
     def close(self) -> None:
         """Kill all processes."""
         for lane in self._lanes:
-            lane.kill()
+            lane.retire()
 
 
 def default_processes() -> int:

@@ -30,6 +30,7 @@ from ._status import WorkflowStatus
 from ._worker import take_up
 from ._workflow import Workflow
 from .backends import Backend, InMemoryBackend, InstanceRow
+from .backends._view import holder_name
 
 __all__ = [
     "cancel_workflow",
@@ -311,7 +312,7 @@ async def _drive(
 ) -> tuple[InstanceRow, BaseException | None]:
     """Advance one instance as far as it goes here; the row then, and a task's exception."""
     claimant = Claimant(
-        f"run-{os.getpid()}-{uuid.uuid4().hex[:12]}",
+        holder_name(f"run-{os.getpid()}"),
         [workflow.program],
         # Nobody else can see a private store, so nobody could take its lease over.
         lease_ttl=PRIVATE_LEASE_TTL if private else LEASE_TTL,

@@ -17,6 +17,7 @@ It does not decide anything about flows, retries or states: that is the engine's
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from ._codec import describe_error
 from ._context import current
 from ._core import Run, Step, Turn
 from ._errors import EncodeError, RetryAfter
-from ._invoke import MODE_INLINE, MODE_LOOP, MODE_THREAD, Invoker
+from ._invoke import MODE_INLINE, MODE_THREAD, Invoker
 from ._process import RemoteFailure
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Runner:
         self.native = native
         self.now: Callable[[], float] = native.clock if native is not None else backend.now
         self.active: dict[str, Drive] = {}
+        self.closing = False
+        """Set before the coroutines that drive are cancelled from outside."""
 
     async def drive(self, run: Run) -> Drive:
         """Advance an instance until it parks, ends or is given back.
@@ -163,6 +166,7 @@ class Drive:
         """Do one step after the other, as long as the engine has one for this coroutine."""
         runner, run = self.runner, self.run
         now, completed, call = runner.now, run.completed, runner.invoker.call
+        cancelling = strand.task.cancelling
         while True:
             if type(answer) is Step:
                 step = answer
@@ -174,7 +178,7 @@ class Drive:
             current.set(step)
             strand.step = step
             try:
-                if step.mode == MODE_LOOP and step.timeout is None:
+                if step.plain:
                     value = await step.fn(step.input)
                 elif step.mode == MODE_INLINE and step.timeout is None:
                     value = step.fn(step.input)
@@ -190,10 +194,9 @@ class Drive:
                 answer = outcome
                 continue
             strand.step = None
-            if strand.stopped:
-                # It was to be stopped, and returned first.
-                strand.stopped = False
-                strand.task.uncancel()
+            if cancelling():
+                # It was to be stopped and returned first, or it cancelled the task it runs in.
+                await self._absorb(strand)
             moment = now()
             try:
                 answer = completed(step, value, moment)
@@ -203,6 +206,18 @@ class Drive:
                 await asyncio.sleep(0)
                 self._until = now() + SLICE
 
+    async def _absorb(self, strand: Strand) -> None:
+        """Take back a cancellation that a step left behind, unless it is meant for the worker."""
+        if self.runner.closing and not strand.stopped:
+            return
+        if not strand.stopped and not self.runner.worker_only:
+            return
+        strand.stopped = False
+        while strand.task.uncancel():
+            pass
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
     def _raised(self, strand: Strand, step: Step, error: BaseException) -> Step | Turn | None:
         """What follows from an exception that came out of a step's function."""
         if isinstance(error, asyncio.CancelledError):
@@ -211,9 +226,13 @@ class Drive:
                 strand.task.uncancel()
                 return self.run.interrupted(step, self.runner.now())
             if strand.task.cancelling():
-                # Whoever runs us wants to stop; the lease is given back by them.
-                self.run.interrupted(step, self.runner.now())
-                raise error
+                if self.runner.closing or not self.runner.worker_only:
+                    # Whoever runs us wants to stop; the lease is given back by them.
+                    self.run.interrupted(step, self.runner.now())
+                    raise error
+                # User code cancelled the task that it runs in.
+                while strand.task.uncancel():
+                    pass
         if isinstance(error, (KeyboardInterrupt, SystemExit)) and not self.runner.worker_only:
             self.run.interrupted(step, self.runner.now())
             self._close(error)

@@ -6,7 +6,7 @@ one cannot be encoded. Whether an id is free is for the backend to say.
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,14 +18,20 @@ from .backends import NewInstance
 
 __all__ = ["checked_items", "fresh_id", "new_instance"]
 
+_RANDOM_BITS = 0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF
+_VERSION_4 = 0x00000000_0000_4000_8000_000000000000
+
 
 def fresh_id() -> str:
-    """An id that no instance has: 32 hexadecimal digits.
+    """An id that no instance has: the 32 hexadecimal digits of a random UUID.
 
-    >>> len(fresh_id())
-    32
+    >>> import uuid
+    >>> uuid.UUID(fresh_id()).version
+    4
     """
-    return uuid.uuid4().hex
+    # `uuid4().hex` by hand: making the object takes twice as long as storing the instance.
+    bits = int.from_bytes(os.urandom(16))
+    return f"{bits & _RANDOM_BITS | _VERSION_4:032x}"
 
 
 def new_instance(

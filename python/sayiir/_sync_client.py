@@ -63,8 +63,8 @@ class SyncWorkflowHandle(Generic[Out_co]):
         return self._handle.instance_id
 
     @property
-    def status(self) -> WorkflowStatus[Out_co]:
-        """The status as of the submit, or of the last `refresh`; asks nobody."""
+    def status(self) -> Status:
+        """The state as of the submit, or of the last `refresh`; asks nobody."""
         return self._handle.status
 
     @property
@@ -72,12 +72,27 @@ class SyncWorkflowHandle(Generic[Out_co]):
         """The output, if the instance had completed as of `status`; else `None`."""
         return self._handle.output
 
+    @property
+    def error(self) -> str | None:
+        """The text of the failure, if the instance had failed as of `status`; else `None`."""
+        return self._handle.error
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was paused or cancelled, if it was as of `status`; else `None`."""
+        return self._handle.reason
+
+    @property
+    def details(self) -> WorkflowStatus[Out_co]:
+        """Everything known as of `status`; the times of a fresh instance only after a `refresh`."""
+        return self._handle.details
+
     def result(self, timeout: Duration | None = None) -> Out_co:
         """Wait for the end and return the output. See `WorkflowClient.result`."""
         return self._client.run(self._handle.result, timeout)
 
     def refresh(self) -> WorkflowStatus[Out_co]:
-        """Ask for the status now and keep it as `status`. Raises as `WorkflowClient.status`."""
+        """Ask for the status now and keep it as `details`. Raises as `WorkflowClient.status`."""
         return self._client.run(self._handle.refresh)
 
     def cancel(self, reason: str | None = None, cancelled_by: str | None = None) -> None:

@@ -65,8 +65,8 @@ class Watchdog(threading.Thread):
             return
         _log.warning(
             "task %r (step %r of instance %r) has blocked the worker's event loop for %.1f s "
-            "(at %s); other instances wait meanwhile: await what takes time, or make it a plain def, which "
-            "runs in a thread",
+            "(at %s); other instances wait meanwhile: await what takes time, or make it a plain "
+            "def, which runs in a thread",
             step.task.name,
             step.path,
             step.instance_id,

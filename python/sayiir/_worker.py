@@ -27,13 +27,12 @@ import queue
 import signal
 import socket
 import threading
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from ._core import Claimant, Run
+from ._core import Claimant, Run, check_name
 from ._duration import Duration, parse_duration
 from ._invoke import Invoker
 from ._leases import keep_leases
@@ -43,12 +42,16 @@ from ._runner import Runner
 from ._watchdog import Watchdog
 from ._workflow import Workflow
 from .backends import Backend, InMemoryBackend
+from .backends._view import holder_name
 
 __all__ = ["Worker", "take_up"]
+
+_Begun = tuple[asyncio.AbstractEventLoop, asyncio.Event] | BaseException
 
 _log = logging.getLogger("sayiir.worker")
 
 MAX_CONCURRENCY = 100_000
+MAX_WORKER_ID_BYTES = 240
 
 
 class Worker:
@@ -60,8 +63,7 @@ class Worker:
     Args:
         backend: Where the instances are.
         workflows: What it can do: a workflow or several.
-        worker_id: Its name in histories and leases, unique among living workers; by default made of
-            host, process and a random part.
+        worker_id: Its name in histories; by default made of host and process.
         concurrency: How many instances it advances at once, how many steps of one instance, and how
             many sync tasks (threads).
         tags: What it offers. It takes only steps whose tags are among these; without tags it takes
@@ -106,10 +108,10 @@ class Worker:
             )
         self.backend = backend
         self.workflows = _workflows(workflows)
-        if worker_id is not None and not isinstance(worker_id, str):
-            raise TypeError(f"worker_id must be a str, got {type(worker_id).__name__}")
         if isinstance(tags, str):
             raise TypeError("tags must be a list of str, got a single str")
+        if not isinstance(tags, Iterable):
+            raise TypeError(f"tags must be a list of str, got {type(tags).__name__}")
         tags = list(tags)
         for tag in tags:
             if not isinstance(tag, str):
@@ -122,8 +124,10 @@ class Worker:
             if processes is None
             else whole_number("processes", processes, 1, MAX_CONCURRENCY)
         )
+        self.worker_id = _default_id() if worker_id is None else _checked_id(worker_id)
+        """Its name in histories."""
         self._claimant = Claimant(
-            _default_id() if worker_id is None else worker_id,
+            holder_name(self.worker_id),
             [workflow.program for workflow in self.workflows],
             tags=tags,
             lease_ttl=parse_duration(lease_ttl, name="lease_ttl", allow_zero=False),
@@ -133,11 +137,6 @@ class Worker:
         self._engine: _Engine | None = None
         self._thread: threading.Thread | None = None
         self._thread_loop: asyncio.AbstractEventLoop | None = None
-
-    @property
-    def worker_id(self) -> str:
-        """Its name in histories and leases."""
-        return self._claimant.worker_id
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -181,20 +180,21 @@ class Worker:
         asked = asyncio.Event()
         signals = []
 
-        def ask() -> None:
-            if asked.is_set() and self._engine is not None:
-                _log.warning("worker %s: second signal, stopping at once", self.worker_id)
-                self._engine.force()
-            asked.set()
-
         async with self:
+            engine = self._engine
+            assert engine is not None
+
+            def ask() -> None:
+                if asked.is_set():
+                    _log.warning("worker %s: second signal, stopping at once", self.worker_id)
+                    engine.force()
+                asked.set()
+
             if threading.current_thread() is threading.main_thread():
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, ask)
                     signals.append(number)
             try:
-                engine = self._engine
-                assert engine is not None
                 broken = loop.create_task(engine.broken())
                 waiting = loop.create_task(asked.wait())
                 try:
@@ -220,25 +220,32 @@ class Worker:
         """
         if self._engine is not None or self._thread is not None:
             raise RuntimeError(f"worker {self.worker_id!r} is already running")
-        ready: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
-        ready = queue.SimpleQueue()
+        ready: queue.SimpleQueue[_Begun] = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=self._serve, args=(ready,), name=f"sayiir-worker-{self.worker_id}", daemon=True
         )
         self._thread.start()
-        self._thread_loop, self._thread_stop = ready.get()
+        begun = ready.get()
+        if isinstance(begun, BaseException):
+            self._thread.join()
+            self._thread = None
+            raise begun
+        self._thread_loop, self._thread_stop = begun
         return self
 
-    def _serve(
-        self, ready: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
-    ) -> None:
+    def _serve(self, ready: queue.SimpleQueue[_Begun]) -> None:
         async def serve() -> None:
             stop = asyncio.Event()
             async with self:
                 ready.put((asyncio.get_running_loop(), stop))
                 await stop.wait()
 
-        asyncio.run(serve())
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            # Whoever waits in start() gets it; later there is only the log.
+            ready.put(error)
+            _log.exception("worker %s: its thread has ended", self.worker_id)
 
     def stop(self, timeout: Duration | None = None) -> None:
         """Stop gracefully what `start()` began, and wait for it.
@@ -292,6 +299,7 @@ class _Engine:
         self._next_timer: float | None = None
         self._failure: asyncio.Future[None] = self._loop.create_future()
         self._told: set[str] = set()
+        self._left: list[tuple[str, int]] = []
         self._stop_listening: Callable[[], None] = lambda: None
         self._stop_leases: Callable[[], None] = lambda: None
         self._watchdog: Watchdog | None = None
@@ -317,24 +325,10 @@ class _Engine:
 
     def _slot_ended(self, slot: asyncio.Task[None]) -> None:
         self._slots.discard(slot)
-        if slot.cancelled() or (error := slot.exception()) is None:
+        if self._stopping or slot.cancelled() or (error := slot.exception()) is None:
             return
-        _log.error(
-            "worker %s: a slot broke; its lease runs out in %g s",
-            self._claimant.worker_id,
-            self._claimant.lease_ttl,
-            exc_info=error,
-        )
-        if not isinstance(error, Exception):
-            if not self._failure.done():
-                self._failure.set_exception(error)
-        elif not self._stopping:
-            # A backend in trouble: look again after a poll, not at once.
-            self._loop.call_later(self._worker.poll_interval, self._reopen)
-
-    def _reopen(self) -> None:
-        if not self._stopping:
-            self._open_slot()
+        if not self._failure.done():
+            self._failure.set_exception(error)
 
     async def broken(self) -> None:
         """Wait for an error that ends the worker; raises it."""
@@ -343,30 +337,61 @@ class _Engine:
     # Claiming.
 
     async def _slot(self) -> None:
-        drive = self._runner.drive
         native = self._native
         while not self._stopping:
             seen = self._hints
-            if native is not None:
-                run = native.store.claim_run(self._claimant, native.clock())
-            else:
-                run = await self._claim()
-            if run is not None:
-                if not self._idle and len(self._slots) < self._worker.concurrency:
-                    self._open_slot()
-                driven = await drive(run)
-                if driven.state == "parked":
-                    self._note_timer(driven.wake_at)
-            elif seen == self._hints and not self._stopping:
+            try:
+                if native is not None:
+                    run = native.store.claim_run(self._claimant, native.clock())
+                else:
+                    run = await self._claim()
+                if run is not None and not self._stopping:
+                    if not self._idle and len(self._slots) < self._worker.concurrency:
+                        self._open_slot()
+                    await self._drive(run)
+                    continue
+            except Exception:
+                _log.exception(
+                    "worker %s: the backend is in trouble; looking again in %g s",
+                    self._worker.worker_id,
+                    self._worker.poll_interval,
+                )
+                await asyncio.sleep(self._worker.poll_interval)
+                continue
+            if seen == self._hints and not self._stopping:
                 if native is not None:
                     self._note_timer(native.store.next_wake())
                 else:
                     self._poke.set()
                 await self._rest()
 
+    async def _drive(self, run: Run) -> None:
+        try:
+            driven = await self._runner.drive(run)
+        except Exception:
+            await self._leave(run.instance_id, run.fence)
+            raise
+        if driven.state == "parked":
+            self._note_timer(driven.wake_at)
+
     async def _claim(self) -> Run | None:
         claims = await self._backend.claim(self._claimant, 1)
-        return await take_up(self._backend, self._claimant, claims[0]) if claims else None
+        if not claims:
+            return None
+        claim = claims[0]
+        try:
+            return await take_up(self._backend, self._claimant, claim)
+        except Exception:
+            await self._leave(claim.instance_id, claim.fence)
+            raise
+
+    async def _leave(self, instance_id: str, fence: int) -> None:
+        """Give back what cannot be gone on with: renewing its lease would keep it from everybody."""
+        try:
+            await self._backend.give_back(instance_id, fence)
+        except Exception:
+            # The poller tries again.
+            self._left.append((instance_id, fence))
 
     async def _rest(self) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()
@@ -426,23 +451,41 @@ class _Engine:
         """Wake slots at the next timer, and once per poll interval in any case."""
         interval = self._worker.poll_interval
         backend = self._backend
+        seen_due: float | None = None
         while True:
             self._poke.clear()
             try:
-                wake_at = self._next_timer = await backend.next_wake()
-                delay = interval
-                if wake_at is not None and self._idle:
-                    delay = min(interval, max(wake_at - backend.now(), 0.001))
+                wake_at = await backend.next_wake()
+                left = interval if wake_at is None else wake_at - backend.now()
+                if left <= 0:
+                    # Due: idle slots take it, busy ones look when they are done. No timer is
+                    # armed, so whoever goes to rest tells of the next one. A timer that stays due
+                    # belongs to work that this worker cannot do, and wakes nobody twice.
+                    self._next_timer = None
+                    if wake_at != seen_due:
+                        seen_due = wake_at
+                        self._wake_all()
+                    left = interval
+                else:
+                    self._next_timer = wake_at
+                delay = min(left, interval)
                 try:
                     async with asyncio.timeout(delay):
                         await self._poke.wait()
                 except TimeoutError:
-                    self._wake_all()
                     if delay == interval:
-                        await self._say_what_is_left()
+                        await self._look_around()
             except Exception:
-                _log.exception("worker %s could not poll", self._claimant.worker_id)
+                _log.exception("worker %s could not poll", self._worker.worker_id)
                 await asyncio.sleep(interval)
+
+    async def _look_around(self) -> None:
+        """Once per poll interval: everything that hints may have missed."""
+        self._wake_all()
+        while self._left:
+            await self._backend.give_back(*self._left[-1])
+            self._left.pop()
+        await self._say_what_is_left()
 
     async def _say_what_is_left(self) -> None:
         """Log, once each, the ready work that nobody with these definitions can do."""
@@ -455,7 +498,7 @@ class _Engine:
             _log.warning(
                 "worker %s: %d ready instances of workflow %r run definition %s, which it does not "
                 "have%s; they wait for a worker that has it",
-                self._claimant.worker_id,
+                self._worker.worker_id,
                 waiting.ready,
                 waiting.workflow_id,
                 waiting.definition_hash[:12],
@@ -488,10 +531,11 @@ class _Engine:
                 _log.warning(
                     "worker %s: %d instances were still running after %g s of grace; their steps "
                     "run again elsewhere",
-                    self._claimant.worker_id,
+                    self._worker.worker_id,
                     len(self._runner.active),
                     grace,
                 )
+                self._runner.closing = True
                 for slot in self._slots:
                     slot.cancel()
                 await asyncio.wait({drained}, timeout=1.0)
@@ -540,5 +584,16 @@ def _listed(given: object) -> tuple[object, ...]:
     return tuple(given) if isinstance(given, Iterable) else (given,)
 
 
+def _checked_id(worker_id: object) -> str:
+    if not isinstance(worker_id, str):
+        raise TypeError(f"worker_id must be a str, got {type(worker_id).__name__}")
+    check_name("worker_id", worker_id)
+    if len(worker_id.encode()) > MAX_WORKER_ID_BYTES:
+        raise ValueError(
+            f"worker_id is {len(worker_id.encode())} bytes long; the limit is {MAX_WORKER_ID_BYTES}"
+        )
+    return worker_id
+
+
 def _default_id() -> str:
-    return f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return f"{socket.gethostname()[:64]}-{os.getpid()}"

@@ -7,6 +7,7 @@ lock held; they must return quickly and not raise.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 __all__ = ["Hub", "Listener"]
@@ -26,17 +27,20 @@ class Hub:
     [('work', 'order-1')]
     """
 
-    __slots__ = ("_listeners",)
+    __slots__ = ("_listeners", "_lock")
 
     def __init__(self) -> None:
         self._listeners: tuple[Listener, ...] = ()
+        self._lock = threading.Lock()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Add a listener; what comes back removes it."""
-        self._listeners = (*self._listeners, listener)
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
 
         def stop() -> None:
-            self._listeners = tuple(one for one in self._listeners if one is not listener)
+            with self._lock:
+                self._listeners = tuple(one for one in self._listeners if one is not listener)
 
         return stop
 

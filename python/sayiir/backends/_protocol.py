@@ -85,6 +85,9 @@ class Backend(Protocol):
     async def release(self, worker_id: str) -> int:
         """Give back all leases of a worker; how many there were."""
 
+    async def give_back(self, instance_id: str, fence: int) -> bool:
+        """Give one lease back, if this fence still holds it; for a holder that cannot go on."""
+
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Reply]:
         """Apply checkpoints, each atomically; one reply each, in order."""
 

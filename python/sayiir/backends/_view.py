@@ -5,6 +5,7 @@ The one place that turns a backend's row into a `WorkflowStatus`.
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,9 @@ from sayiir._status import Status, WorkflowStatus
 
 from ._rows import InstanceRow
 
-__all__ = ["moment", "status_of"]
+__all__ = ["error_of", "holder_name", "moment", "status_of", "worker_name"]
+
+INCARNATION = "~"
 
 
 def moment(seconds: float | None) -> datetime | None:
@@ -23,13 +26,19 @@ def moment(seconds: float | None) -> datetime | None:
     >>> moment(0.0)
     datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)
     """
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError):
+        # A status must be readable whatever is stored in it.
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def status_of(row: InstanceRow) -> WorkflowStatus[Any]:
     """The status a row stands for; never raises because of what is stored in it."""
     status = Status(row.status)
-    error = _error(row.error)
+    error = error_of(row.error)
     return WorkflowStatus(
         row.instance_id,
         row.workflow_id,
@@ -51,7 +60,29 @@ def status_of(row: InstanceRow) -> WorkflowStatus[Any]:
     )
 
 
-def _error(record: bytes | None) -> ErrorText | None:
+def holder_name(worker_id: str) -> str:
+    """A name to hold leases under, unique to this run of a worker.
+
+    Two processes that were given one worker id, or a worker that was started again, must not renew
+    each other's leases.
+
+    >>> holder_name("w1").startswith("w1~")
+    True
+    """
+    return f"{worker_id}{INCARNATION}{uuid.uuid4().hex[:12]}"
+
+
+def worker_name(holder: str) -> str:
+    """The worker id in a holder's name.
+
+    >>> worker_name("w1~0123456789ab"), worker_name("w1")
+    ('w1', 'w1')
+    """
+    return holder.rpartition(INCARNATION)[0] or holder
+
+
+def error_of(record: bytes | None) -> ErrorText | None:
+    """What an error record says; a damaged one says that it is damaged."""
     if record is None:
         return None
     try:

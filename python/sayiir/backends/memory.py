@@ -119,6 +119,13 @@ class InMemoryBackend:
             self.hub.tell("work", "")
         return count
 
+    async def give_back(self, instance_id: str, fence: int) -> bool:
+        """See `Backend.give_back`."""
+        held = self.store.give_back(instance_id, fence, self.clock())
+        if held:
+            self.hub.tell("work", instance_id)
+        return held
+
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Reply]:
         """See `Backend.commit`."""
         replies = []

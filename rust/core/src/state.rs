@@ -401,8 +401,8 @@ pub enum Next {
 pub struct Commit {
     /// New history rows.
     pub steps: Vec<StepRow>,
-    /// The root strand's cell, when it changed.
-    pub cursor: Option<Bytes>,
+    /// The root strand's cell, when it changed. A vector, so that its buffer can go round.
+    pub cursor: Option<Vec<u8>>,
     /// Child strands' cells that changed.
     pub cells: Vec<(StrandId, Bytes)>,
     /// Next free step number.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
 use sayiir_core::definition::{
     Definition, NodeKind, NodeSpec, OnError, OnMax, OnTimeout, TaskSpec,
 };
@@ -27,6 +27,8 @@ pub struct Callee {
     pub task: Py<PyAny>,
     /// Where it runs: 0 loop, 1 inline, 2 thread, 3 process.
     pub mode: u8,
+    /// Whether it is simply awaited: mode 0 and no timeout.
+    pub plain: Py<PyAny>,
     /// Bound of one attempt, seconds.
     pub timeout: Option<f64>,
 }
@@ -67,10 +69,16 @@ impl Program {
         let mut callees = Vec::with_capacity(tasks.len());
         for task in tasks {
             specs.push(read_task(py, &task)?);
+            let mode = task.getattr("mode")?.extract()?;
+            let timeout: Option<f64> = task.getattr("timeout")?.extract()?;
             callees.push(Callee {
                 function: task.getattr("fn")?.unbind(),
-                mode: task.getattr("mode")?.extract()?,
-                timeout: task.getattr("timeout")?.extract()?,
+                mode,
+                plain: PyBool::new(py, mode == 0 && timeout.is_none())
+                    .to_owned()
+                    .into_any()
+                    .unbind(),
+                timeout,
                 task: task.unbind(),
             });
         }

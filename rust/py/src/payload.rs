@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyType};
-use sayiir_core::envelope::{self, Bytes, codec, kind};
+use sayiir_core::envelope::{self, Bytes, View, codec, kind};
 
 use crate::error;
 use crate::value::{self, EncodeFailure};
@@ -34,8 +34,28 @@ pub fn seal(obj: &Bound<'_, PyAny>) -> Result<Bytes, EncodeFailure> {
 
 /// The value of a sealed payload or composite.
 pub fn open<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    read(py, bytes, envelope::open, 0)
+}
+
+/// The same for bytes that never left this process's memory: without the checksum.
+pub fn open_own<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    read(py, bytes, envelope::open_own, 0)
+}
+
+fn read<'py>(
+    py: Python<'py>,
+    bytes: &[u8],
+    opener: fn(&[u8]) -> sayiir_core::Result<View<'_>>,
+    depth: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    if depth > value::MAX_DEPTH {
+        return Err(error::decode_text(
+            py,
+            format!("payloads are nested deeper than {}", value::MAX_DEPTH),
+        ));
+    }
     let damaged = |e: sayiir_core::Error| error::decode_text(py, e.to_string());
-    let view = envelope::open(bytes).map_err(damaged)?;
+    let view = opener(bytes).map_err(damaged)?;
     match (view.kind, view.codec) {
         (kind::VALUE, codec::MSGPACK) => {
             value::decode(py, view.body).map_err(|f| error::decode(py, &f))
@@ -43,14 +63,14 @@ pub fn open<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         (kind::NAMED, _) => {
             let dict = PyDict::new(py);
             for (name, payload) in envelope::named_items(view.body).map_err(damaged)? {
-                dict.set_item(name, open(py, payload)?)?;
+                dict.set_item(name, read(py, payload, opener, depth + 1)?)?;
             }
             Ok(dict.into_any())
         }
         (kind::LIST, _) => {
             let list = PyList::empty(py);
             for range in envelope::list_items(view.body).map_err(damaged)? {
-                list.append(open(py, &view.body[range])?)?;
+                list.append(read(py, &view.body[range], opener, depth + 1)?)?;
             }
             Ok(list.into_any())
         }
@@ -58,7 +78,7 @@ pub fn open<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
             let (key, payload) = envelope::branch_parts(view.body).map_err(damaged)?;
             let dict = PyDict::new(py);
             dict.set_item("branch", key)?;
-            dict.set_item("result", open(py, payload)?)?;
+            dict.set_item("result", read(py, payload, opener, depth + 1)?)?;
             Ok(dict.into_any())
         }
         (kind, codec) => Err(error::decode_text(

@@ -133,6 +133,7 @@ impl Claim {
         Ok(Self {
             inner: contract::Claim {
                 id: instance_id.into(),
+                slot: 0,
                 fence,
                 hash: error::unhex(definition_hash)?,
                 stored: Stored {
@@ -355,7 +356,10 @@ impl Commit {
 
     #[getter]
     fn cursor<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        to_py(py, self.inner.cursor.as_ref())
+        self.inner
+            .cursor
+            .as_ref()
+            .map(|cursor| PyBytes::new(py, cursor))
     }
 
     #[getter]

@@ -34,7 +34,8 @@ struct Kept {
 
 struct View<'a> {
     store: Option<&'a MemoryStore>,
-    id: &'a str,
+    slot: u32,
+    fence: u64,
     /// The output that was just reported; most steps consume exactly that.
     last: Option<(Seq, &'a Bytes)>,
     kept: &'a Kept,
@@ -42,8 +43,11 @@ struct View<'a> {
 
 impl View<'_> {
     fn stored(&self) -> Option<sayiir_store::memory::StoredValues<'_>> {
-        self.store
-            .map(|store| sayiir_store::memory::StoredValues { store, id: self.id })
+        self.store.map(|store| sayiir_store::memory::StoredValues {
+            store,
+            slot: self.slot,
+            fence: self.fence,
+        })
     }
 }
 
@@ -82,6 +86,9 @@ struct State {
 
 /// What a fact leads to, before it becomes Python objects.
 struct Answer {
+    /// The only step to start, and its input.
+    lone: Option<(Start, sayiir_core::Result<Bytes>)>,
+    /// Several steps to start.
     starts: Vec<(Start, sayiir_core::Result<Bytes>)>,
     commit: Option<state::Commit>,
     abandoned: Vec<u32>,
@@ -101,6 +108,7 @@ pub struct Run {
     #[pyo3(get)]
     program: Py<Program>,
     store: Option<Arc<MemoryStore>>,
+    slot: u32,
     state: Mutex<State>,
 }
 
@@ -144,7 +152,8 @@ impl Run {
         };
         let view = View {
             store: store.map(Arc::as_ref),
-            id: &claim.id,
+            slot: claim.slot,
+            fence: claim.fence,
             last: None,
             kept: &kept,
         };
@@ -163,6 +172,7 @@ impl Run {
             fence: claim.fence,
             program: program.clone_ref(py),
             store: store.cloned(),
+            slot: claim.slot,
             state: Mutex::new(State {
                 machine,
                 kept,
@@ -171,11 +181,21 @@ impl Run {
         }))
     }
 
+    fn view<'a>(&'a self, last: Option<(Seq, &'a Bytes)>, kept: &'a Kept) -> View<'a> {
+        View {
+            store: self.store.as_deref(),
+            slot: self.slot,
+            fence: self.fence,
+            last,
+            kept,
+        }
+    }
+
     /// Runs one change of the machine and everything that follows from it, up to the next Python.
     fn advance(
         &self,
         now_us: i64,
-        last: Option<(Seq, &Bytes)>,
+        output: Option<&Bytes>,
         change: impl FnOnce(&mut Machine, &View<'_>) -> sayiir_core::Result<()>,
     ) -> Answer {
         let mut guard = self.lock();
@@ -184,28 +204,20 @@ impl Run {
             kept,
             cancel,
         } = &mut *guard;
+        let last = output.map(|output| (machine.next_seq(), output));
         let mut commit = None;
         {
-            let view = View {
-                store: self.store.as_deref(),
-                id: &self.id,
-                last,
-                kept,
-            };
+            let view = self.view(last, kept);
             if let Err(reason) = change(machine, &view) {
                 machine.abort(&reason);
             }
         }
-        while let Some(next) = machine.commit() {
+        while let Some(mut next) = machine.commit() {
             match &self.store {
                 Some(store) => {
-                    let reply = store.commit(&self.id, self.fence, next, now_us);
-                    let view = View {
-                        store: Some(store),
-                        id: &self.id,
-                        last,
-                        kept,
-                    };
+                    let reply = store.apply(self.slot, self.fence, &mut next, now_us);
+                    machine.reuse(next);
+                    let view = self.view(last, kept);
                     if let Err(reason) = machine.reply(reply, now_us, &view) {
                         machine.abort(&reason);
                     }
@@ -222,25 +234,23 @@ impl Run {
                 }
             }
         }
-        let view = View {
-            store: self.store.as_deref(),
-            id: &self.id,
-            last,
-            kept,
+        let view = self.view(last, kept);
+        let with_input = |machine: &mut Machine, start: Start| {
+            let input = machine.input(start.strand, &view);
+            (start, input)
         };
-        let starts = match machine.take_lone_start() {
-            Some(start) => vec![start],
-            None => machine.take_starts(),
+        let lone = machine.take_lone_start();
+        let starts = if lone.is_some() {
+            Vec::new()
+        } else {
+            machine.take_starts()
         };
-        let starts = starts
-            .into_iter()
-            .map(|start| {
-                let input = machine.input(start.strand, &view);
-                (start, input)
-            })
-            .collect();
         Answer {
-            starts,
+            lone: lone.map(|start| with_input(machine, start)),
+            starts: starts
+                .into_iter()
+                .map(|start| with_input(machine, start))
+                .collect(),
             commit,
             abandoned: machine.take_abandoned(),
             held: machine.held(),
@@ -264,9 +274,8 @@ impl Run {
                 && answer.held == Held::Yes
                 && !answer.cancel
         };
-        if answer.starts.len() == 1
-            && plain(&answer)
-            && let Some((start, input)) = answer.starts.pop()
+        if plain(&answer)
+            && let Some((start, input)) = answer.lone.take()
         {
             match Self::step(slf, &start, &input, now) {
                 Ok(step) => return Ok(step.into_any()),
@@ -277,6 +286,7 @@ impl Run {
         let mut turn = Turn::of(py, &answer);
         let mut commit = answer.commit;
         let mut starts = answer.starts;
+        starts.extend(answer.lone);
         while let Some((start, input)) = starts.pop() {
             match Self::step(slf, &start, &input, now) {
                 Ok(step) => steps.append(step)?,
@@ -285,6 +295,7 @@ impl Run {
                     turn.merge(&more);
                     commit = commit.or(more.commit);
                     starts.extend(more.starts);
+                    starts.extend(more.lone);
                 }
             }
         }
@@ -313,6 +324,8 @@ impl Run {
         let run = slf.get();
         let program = run.program.get();
         let input = match input {
+            // What this process's own memory holds needs no checksum.
+            Ok(bytes) if run.store.is_some() => payload::open_own(py, bytes)?.unbind(),
             Ok(bytes) => payload::open(py, bytes)?.unbind(),
             Err(reason) => return Err(error::core(py, reason)),
         };
@@ -329,6 +342,7 @@ impl Run {
                 function: callee.function.clone_ref(py),
                 input,
                 mode: callee.mode,
+                plain: callee.plain.clone_ref(py),
                 timeout: callee.timeout,
                 deadline: callee.timeout.map(|timeout| now + timeout),
                 task: callee.task.clone_ref(py),
@@ -467,8 +481,7 @@ impl Run {
         let output = payload::seal(value).map_err(|failure| step.refuse(py, &failure))?;
         let now_us = us(now);
         let run = slf.get();
-        let seq = run.lock().machine.next_seq();
-        let answer = run.advance(now_us, Some((seq, &output)), |machine, view| {
+        let answer = run.advance(now_us, Some(&output), |machine, view| {
             machine
                 .completed(
                     step.strand,
@@ -597,6 +610,9 @@ pub struct Step {
     /// 0 loop, 1 inline, 2 thread, 3 process.
     #[pyo3(get)]
     mode: u8,
+    /// Whether it is simply awaited: on the loop and without a timeout.
+    #[pyo3(get)]
+    plain: Py<PyAny>,
     #[pyo3(get)]
     timeout: Option<f64>,
     #[pyo3(get)]

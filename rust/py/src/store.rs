@@ -270,6 +270,11 @@ impl MemoryStore {
         self.inner.release(worker_id, us(now))
     }
 
+    /// Gives one lease back, if this fence still holds it.
+    fn give_back(&self, instance_id: &str, fence: u64, now: f64) -> bool {
+        self.inner.give_back(instance_id, fence, us(now))
+    }
+
     /// Applies one checkpoint; the kind of the reply, and its events.
     fn commit<'py>(
         &self,

@@ -149,6 +149,8 @@ pub struct Request {
 pub struct Claim {
     /// Its id.
     pub id: Arc<str>,
+    /// Where the store finds it again; means something to that store alone.
+    pub slot: u32,
     /// The fence of this lease.
     pub fence: u64,
     /// The definition it runs.
@@ -336,6 +338,9 @@ pub trait Store: Send + Sync {
 
     /// Gives back all leases of a worker; answers how many.
     fn release(&self, worker: &str, now_us: i64) -> usize;
+
+    /// Gives one lease back, if this fence still holds it; for a holder that cannot go on.
+    fn give_back(&self, id: &str, fence: u64, now_us: i64) -> bool;
 
     /// Applies one checkpoint.
     fn commit(&self, id: &str, fence: u64, commit: Commit, now_us: i64) -> Reply;

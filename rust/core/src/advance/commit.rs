@@ -8,7 +8,8 @@ impl Machine {
         if self.held != Held::Yes || self.awaiting_reply.is_some() {
             return None;
         }
-        let quiescent = self.running as usize == self.starts.len() + self.issued.len();
+        // What was issued may run while this commit is on its way.
+        let quiescent = self.running as usize == self.starts.len();
         let idle = self.running == 0;
         let (next, after) = if let Some(next) = self.ended.take() {
             let after = if matches!(next, Next::Completed(_)) {
@@ -36,29 +37,30 @@ impl Machine {
             return None;
         }
         let mut cursor = None;
-        for id in std::mem::take(&mut self.dirty) {
+        for at in 0..self.dirty.len() {
+            let id = self.dirty[at];
             let mut scratch = std::mem::take(&mut self.scratch);
-            if let Some(strand) = self.strand(id)
-                && strand.dirty
-            {
-                strand.dirty = false;
-                scratch.clear();
-                Cell::encode_into(
-                    &mut scratch,
-                    strand.levels.iter().map(|level| level.frame),
-                    &strand.phase,
-                    strand.attempt,
-                    &strand.value,
-                );
-                let bytes = Bytes::from(&scratch[..]);
-                if id == ROOT {
-                    cursor = Some(bytes);
-                } else {
-                    self.cells.push((id, bytes));
-                }
+            let Some(strand) = self.strand(id).filter(|strand| strand.dirty) else {
+                self.scratch = scratch;
+                continue;
+            };
+            strand.dirty = false;
+            scratch.clear();
+            Cell::encode_into(
+                &mut scratch,
+                strand.levels.iter().map(|level| level.frame),
+                &strand.phase,
+                strand.attempt,
+                &strand.value,
+            );
+            if id == ROOT {
+                cursor = Some(scratch);
+            } else {
+                self.cells.push((id, Bytes::from(&scratch[..])));
+                self.scratch = scratch;
             }
-            self.scratch = scratch;
         }
+        self.dirty.clear();
         let cells_from = match &self.root.region {
             Some(region) => region.low,
             None => self.root.value.low(),
@@ -82,6 +84,27 @@ impl Machine {
             quiescent,
             next,
         })
+    }
+
+    /// Takes the emptied buffers of a commit back, so that a steady run of steps allocates none.
+    pub fn reuse(&mut self, commit: Commit) {
+        let Commit {
+            mut steps,
+            mut cells,
+            cursor,
+            ..
+        } = commit;
+        if self.steps.is_empty() {
+            steps.clear();
+            self.steps = steps;
+        }
+        if self.cells.is_empty() {
+            cells.clear();
+            self.cells = cells;
+        }
+        if let Some(cursor) = cursor {
+            self.scratch = cursor;
+        }
     }
 
     /// Steps that may begin now: everything that leads to them is durable. Call it after

@@ -178,7 +178,11 @@ impl Machine {
         let mut ids = std::mem::take(&mut self.parked);
         self.soonest = None;
         ids.sort_unstable();
-        let mut events: Vec<Option<Event>> = events.into_iter().map(Some).collect();
+        let mut events: Vec<Option<Event>> = events
+            .into_iter()
+            .filter(|event| !self.taken.contains(&event.seq))
+            .map(Some)
+            .collect();
         for id in ids {
             if self.ended.is_some() {
                 break;
@@ -206,6 +210,7 @@ impl Machine {
                     match event {
                         Some(event) => {
                             self.consumed.push(event.seq);
+                            self.taken.insert(event.seq);
                             self.received(id, Outcome::Completed, event.payload, now_us);
                         }
                         None if due => self.timed_out(id, now_us)?,

@@ -199,6 +199,8 @@ pub struct Machine {
     cells: Vec<(StrandId, Bytes)>,
     dirty: Vec<StrandId>,
     consumed: Vec<u64>,
+    /// Everything consumed under this lease: news may be older than a commit on its way.
+    taken: HashSet<u64>,
     must_commit: bool,
     ended: Option<Next>,
     drain: bool,

@@ -233,7 +233,7 @@ impl Machine {
                 continue;
             };
             stack.extend(
-                (region.base..region.base + region.next)
+                (region.base..region.base + region.count)
                     .filter(|child| self.children.contains_key(child)),
             );
             dropped.extend(stack.iter().copied());

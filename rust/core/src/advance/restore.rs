@@ -43,6 +43,7 @@ impl Machine {
             cells: Vec::new(),
             dirty: Vec::new(),
             consumed: Vec::new(),
+            taken: HashSet::new(),
             must_commit: false,
             ended: None,
             drain: false,

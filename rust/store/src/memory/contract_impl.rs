@@ -2,6 +2,98 @@
 
 use super::*;
 
+impl MemoryStore {
+    /// Applies one checkpoint, as [`Store::commit`], and leaves the commit's buffers to the caller.
+    ///
+    /// `slot` comes from the claim. A slot that was used again in between has another fence.
+    pub fn apply(&self, slot: u32, fence: u64, commit: &mut Commit, now_us: i64) -> Reply {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(instance) = inner.at_mut(slot) else {
+            return Reply::LeaseLost;
+        };
+        if instance.fence != fence {
+            return Reply::LeaseLost;
+        }
+        let Some(worker) = &instance.holder else {
+            return Reply::LeaseLost;
+        };
+        instance.updated_us = now_us;
+        instance
+            .steps
+            .extend(commit.steps.drain(..).map(|step| HistoryRow {
+                step,
+                worker: Arc::clone(worker),
+            }));
+        if let Some(cursor) = &mut commit.cursor {
+            std::mem::swap(&mut instance.cursor, cursor);
+        }
+        instance.cells.extend(commit.cells.drain(..));
+        if commit.cells_from != instance.cells_from {
+            instance.cells_from = commit.cells_from;
+            if commit.cells_from == NO_CELLS {
+                // No later holder can refer to them any more.
+                instance.cells.clear();
+            }
+        }
+        instance.next_seq = commit.next_seq;
+        instance.next_strand = commit.next_strand;
+        if !commit.consumed.is_empty()
+            && let Some(events) = instance.events.as_deref_mut()
+        {
+            events.remove(&commit.consumed);
+        }
+        if let Some((tags, priority)) = commit.needs.take() {
+            (instance.tags, instance.priority) = (tags, priority);
+        }
+        let pending = instance.pending();
+        match std::mem::replace(&mut commit.next, Next::Hold) {
+            Next::Completed(output) => {
+                instance.asked = None;
+                inner.finish(slot, Status::Completed, Some(output), now_us);
+                inner.let_go(slot, now_us);
+                Reply::Ok
+            }
+            Next::Failed(error) => {
+                instance.asked = None;
+                inner.finish(slot, Status::Failed, Some(error), now_us);
+                inner.let_go(slot, now_us);
+                Reply::Ok
+            }
+            Next::Park(parked) => {
+                if pending.is_none()
+                    && let Some(events) = &instance.events
+                {
+                    let events = events.oldest(&parked.awaits);
+                    if !events.is_empty() {
+                        return Reply::Events(events);
+                    }
+                }
+                instance.status = if parked.awaiting {
+                    Status::AwaitingSignal
+                } else {
+                    Status::Waiting
+                };
+                instance.parked = Some(parked);
+                inner.let_go(slot, now_us);
+                stopped(pending)
+            }
+            Next::HandOver => {
+                inner.let_go(slot, now_us);
+                stopped(pending)
+            }
+            Next::Hold => match pending {
+                None => Reply::Ok,
+                Some(false) if !commit.quiescent => Reply::PausePending,
+                Some(_) => {
+                    inner.let_go(slot, now_us);
+                    stopped(pending)
+                }
+            },
+        }
+    }
+}
+
 impl Store for MemoryStore {
     fn submit(
         &self,
@@ -103,93 +195,26 @@ impl Store for MemoryStore {
         worker.held.len()
     }
 
-    fn commit(&self, id: &str, fence: u64, commit: Commit, now_us: i64) -> Reply {
+    fn give_back(&self, id: &str, fence: u64, now_us: i64) -> bool {
         let mut inner = self.lock();
-        let inner = &mut *inner;
         let Some(&slot) = inner.by_id.get(id) else {
-            return Reply::LeaseLost;
+            return false;
         };
-        let Some(instance) = inner.slots[slot as usize].as_deref_mut() else {
-            return Reply::LeaseLost;
-        };
-        let (true, Some(worker)) = (instance.fence == fence, instance.holder.clone()) else {
-            return Reply::LeaseLost;
-        };
-        instance.updated_us = now_us;
-        instance
-            .steps
-            .extend(commit.steps.into_iter().map(|step| HistoryRow {
-                step,
-                worker: Arc::clone(&worker),
-            }));
-        if commit.cursor.is_some() {
-            instance.cursor = commit.cursor;
+        let held = inner
+            .at(slot)
+            .is_some_and(|instance| instance.fence == fence && instance.holder.is_some());
+        if held {
+            inner.let_go(slot, now_us);
         }
-        if !commit.cells.is_empty() {
-            instance.cells.extend(commit.cells);
-        }
-        if commit.cells_from != instance.cells_from {
-            instance.cells_from = commit.cells_from;
-            if commit.cells_from == NO_CELLS {
-                // No later holder can refer to them any more.
-                instance.cells.clear();
-            }
-        }
-        instance.next_seq = commit.next_seq;
-        instance.next_strand = commit.next_strand;
-        if !commit.consumed.is_empty()
-            && let Some(events) = instance.events.as_deref_mut()
-        {
-            events.remove(&commit.consumed);
-        }
-        if let Some((tags, priority)) = commit.needs {
-            (instance.tags, instance.priority) = (tags, priority);
-        }
-        let pending = instance.pending();
-        match commit.next {
-            Next::Completed(output) => {
-                instance.asked = None;
-                inner.finish(slot, Status::Completed, Some(output), now_us);
-                inner.let_go(slot, now_us);
-                Reply::Ok
-            }
-            Next::Failed(error) => {
-                instance.asked = None;
-                inner.finish(slot, Status::Failed, Some(error), now_us);
-                inner.let_go(slot, now_us);
-                Reply::Ok
-            }
-            Next::Park(parked) => {
-                if pending.is_none()
-                    && let Some(events) = &instance.events
-                {
-                    let events = events.oldest(&parked.awaits);
-                    if !events.is_empty() {
-                        return Reply::Events(events);
-                    }
-                }
-                instance.status = if parked.awaiting {
-                    Status::AwaitingSignal
-                } else {
-                    Status::Waiting
-                };
-                instance.parked = Some(parked);
-                inner.let_go(slot, now_us);
-                stopped(pending)
-            }
-            Next::HandOver => {
-                inner.let_go(slot, now_us);
-                stopped(pending)
-            }
-            Next::Hold => match pending {
-                None => Reply::Ok,
-                Some(false) if !commit.quiescent => Reply::PausePending,
-                Some(_) => {
-                    inner.let_go(slot, now_us);
-                    stopped(pending)
-                }
-            },
-        }
+        held
+    }
+
+    fn commit(&self, id: &str, fence: u64, mut commit: Commit, now_us: i64) -> Reply {
+        let slot = self.lock().by_id.get(id).copied();
+        // Between the two locks the slot may change hands; then its fence is another one.
+        slot.map_or(Reply::LeaseLost, |slot| {
+            self.apply(slot, fence, &mut commit, now_us)
+        })
     }
 
     fn news(&self, id: &str, fence: u64, names: &[Arc<str>]) -> News {

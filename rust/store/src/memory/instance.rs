@@ -50,7 +50,8 @@ pub struct Instance {
     pub fence: u64,
     pub holder: Option<Arc<str>>,
     pub input: Bytes,
-    pub cursor: Option<Bytes>,
+    /// Empty as long as nothing was committed.
+    pub cursor: Vec<u8>,
     pub next_seq: u32,
     pub next_strand: u32,
     pub cells_from: u32,
@@ -79,7 +80,7 @@ impl Instance {
             fence: 0,
             holder: None,
             input,
-            cursor: None,
+            cursor: Vec::new(),
             next_seq: 0,
             next_strand: 1,
             cells_from: NO_CELLS,
@@ -96,7 +97,7 @@ impl Instance {
     pub fn wake_at_us(&self) -> Option<i64> {
         match &self.parked {
             Some(parked) => parked.wake_at_us,
-            None => (self.start_at_us > 0 && self.cursor.is_none()).then_some(self.start_at_us),
+            None => (self.start_at_us > 0 && self.cursor.is_empty()).then_some(self.start_at_us),
         }
     }
 

@@ -116,24 +116,30 @@ impl MemoryStore {
 pub struct StoredValues<'a> {
     /// The store.
     pub store: &'a MemoryStore,
-    /// The instance.
-    pub id: &'a str,
+    /// The instance, as its claim names it.
+    pub slot: u32,
+    /// The fence of the lease; another holder's values are nobody else's.
+    pub fence: u64,
 }
 
 impl StoredValues<'_> {
-    fn row<T>(&self, seq: Seq, pick: impl Fn(&StepRow) -> Option<T>) -> Option<T> {
+    fn look<T>(&self, pick: impl FnOnce(&Instance) -> Option<T>) -> Option<T> {
         let inner = self.store.lock();
-        let instance = inner.get(self.id)?;
-        pick(&instance.row(seq)?.step)
+        pick(
+            inner
+                .at(self.slot)
+                .filter(|instance| instance.fence == self.fence)?,
+        )
+    }
+
+    fn row<T>(&self, seq: Seq, pick: impl Fn(&StepRow) -> Option<T>) -> Option<T> {
+        self.look(|instance| pick(&instance.row(seq)?.step))
     }
 }
 
 impl Values for StoredValues<'_> {
     fn input(&self) -> Option<Bytes> {
-        self.store
-            .lock()
-            .get(self.id)
-            .map(|instance| Bytes::clone(&instance.input))
+        self.look(|instance| Some(Bytes::clone(&instance.input)))
     }
 
     fn output(&self, seq: Seq) -> Option<Bytes> {
@@ -388,10 +394,11 @@ impl Inner {
             .collect();
         Some(Claim {
             id: Arc::clone(&instance.id),
+            slot,
             fence,
             hash: *self.queue.hash(instance.definition),
             stored: Stored {
-                cursor: instance.cursor.clone(),
+                cursor: (!instance.cursor.is_empty()).then(|| Bytes::from(&instance.cursor[..])),
                 cells,
                 next_seq: instance.next_seq,
                 next_strand: instance.next_strand,
