@@ -303,7 +303,7 @@ class MemoryStore:
         cls, *, keep_completed: float | None = None, keep_events: float | None = None
     ) -> MemoryStore: ...
     def check_submit(
-        self, instance_id: str, program: Program, policy: str
+        self, instance_id: str, program: Program, policy: str, now: float
     ) -> _InstanceFields | None: ...
     def submit(
         self,
@@ -320,7 +320,7 @@ class MemoryStore:
     def give_back(self, instance_id: str, fence: int, now: float) -> bool: ...
     def commit(self, commit: Commit, now: float) -> tuple[str, list[_Event]]: ...
     def news(
-        self, instance_id: str, fence: int, names: Sequence[str]
+        self, instance_id: str, fence: int, names: Sequence[str], now: float
     ) -> tuple[bool, bool, bool, list[_Event]]: ...
     def send_event(
         self, instance_id: str, name: str, payload: bytes, key: str | None, now: float

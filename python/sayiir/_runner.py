@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ._codec import describe_error
@@ -182,7 +183,7 @@ class Drive:
                     value = await step.fn(step.input)
                 elif step.mode == MODE_INLINE and step.timeout is None:
                     value = step.fn(step.input)
-                    if asyncio.iscoroutine(value):
+                    if type(value) is CoroutineType:
                         value = await value
                 else:
                     value = await call(step)

@@ -36,9 +36,12 @@ class NewInstance:
     """Not to be claimed before this moment."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InstanceRow:
     """What is true of an instance now.
+
+    Not frozen, alone among the rows: a frozen one of this width takes four times as long to make,
+    and every answer to a client begins with one. Nobody changes it all the same.
 
     >>> InstanceRow("order-1", "order", "00" * 32, "waiting", 0.0, 0.0, wake_at=60.0).wake_at
     60.0

@@ -84,7 +84,7 @@ class InMemoryBackend:
         self, instance_id: str, program: Program, policy: str
     ) -> InstanceRow | None:
         """See `Backend.check_submit`."""
-        found = self.store.check_submit(instance_id, program, policy)
+        found = self.store.check_submit(instance_id, program, policy, self.clock())
         return None if found is None else InstanceRow(**found)
 
     async def submit(
@@ -97,6 +97,8 @@ class InMemoryBackend:
             self.clock(),
         )
         for new in instances:
+            if policy == "terminate_existing":
+                self.hub.tell("news", new.instance_id)
             self.hub.tell("work", new.instance_id)
         return [None if row is None else InstanceRow(**row) for row in found]
 
@@ -144,7 +146,9 @@ class InMemoryBackend:
 
     async def news(self, instance_id: str, fence: int, names: Sequence[str]) -> News:
         """See `Backend.news`."""
-        lost, cancel, pause, events = self.store.news(instance_id, fence, list(names))
+        lost, cancel, pause, events = self.store.news(
+            instance_id, fence, list(names), self.clock()
+        )
         return News(lost, cancel, pause, tuple(Event(*event) for event in events))
 
     async def input(self, instance_id: str) -> bytes:
@@ -226,6 +230,8 @@ class InMemoryBackend:
     async def delete(self, instance_id: str, force: bool) -> None:
         """See `Backend.delete`."""
         self.store.delete(instance_id, force, self.clock())
+        # A holder learns that it has lost it, a waiter that there is nothing to wait for.
+        self.hub.tell("news", instance_id)
         self.hub.tell("ended", instance_id)
 
     async def backlog(self) -> Sequence[Backlog]:

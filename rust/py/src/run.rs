@@ -453,7 +453,7 @@ impl Run {
         };
         if let Some(store) = &run.store {
             let names = run.lock().machine.awaits();
-            news = store.news(&run.id, run.fence, &names);
+            news = store.news(&run.id, run.fence, &names, now_us);
         }
         if news.cancel {
             run.lock().cancel = true;

@@ -156,11 +156,12 @@ impl MemoryStore {
         instance_id: &str,
         program: &Program,
         policy: &str,
+        now: f64,
     ) -> PyResult<Option<Fields>> {
         let found = self.call(
             py,
             self.inner
-                .check_submit(instance_id, program.def.hash(), policy_of(policy)?),
+                .check_submit(instance_id, program.def.hash(), policy_of(policy)?, us(now)),
         )?;
         Ok(found.map(|row| fields(py, &row)))
     }
@@ -218,7 +219,8 @@ impl MemoryStore {
     ) -> PyResult<Option<Claim>> {
         let claim = self.call(
             py,
-            self.inner.claim_one(&claimant.inner, instance_id, us(now)),
+            self.inner
+                .claim_one(&claimant.inner, &claimant.hashes, instance_id, us(now)),
         )?;
         Ok(claim.map(|inner| Claim { inner }))
     }
@@ -249,7 +251,8 @@ impl MemoryStore {
     ) -> PyResult<Option<Run>> {
         match self.call(
             py,
-            self.inner.claim_one(&claimant.inner, instance_id, us(now)),
+            self.inner
+                .claim_one(&claimant.inner, &claimant.hashes, instance_id, us(now)),
         )? {
             Some(claim) => Run::native(py, &self.inner, claimant, claim, us(now)),
             None => Ok(None),
@@ -295,9 +298,10 @@ impl MemoryStore {
         instance_id: &str,
         fence: u64,
         names: Vec<String>,
+        now: f64,
     ) -> (bool, bool, bool, Vec<EventFields<'py>>) {
         let names: Vec<Arc<str>> = names.into_iter().map(Into::into).collect();
-        let news = self.inner.news(instance_id, fence, &names);
+        let news = self.inner.news(instance_id, fence, &names, us(now));
         (
             news.lost,
             news.cancel,

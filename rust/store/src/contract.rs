@@ -325,13 +325,20 @@ pub trait Store: Send + Sync {
         id: &str,
         hash: &Hash,
         policy: ConflictPolicy,
+        now_us: i64,
     ) -> StoreResult<Option<Box<InstanceRow>>>;
 
     /// Claims up to `limit` ready instances of these definitions, best first.
     fn claim(&self, claimant: &Claimant, hashes: &[Hash], limit: usize, now_us: i64) -> Vec<Claim>;
 
-    /// Claims this instance if it is ready and nobody holds it.
-    fn claim_one(&self, claimant: &Claimant, id: &str, now_us: i64) -> StoreResult<Option<Claim>>;
+    /// Claims this instance if it is ready, nobody holds it, and the claimant can do it.
+    fn claim_one(
+        &self,
+        claimant: &Claimant,
+        hashes: &[Hash],
+        id: &str,
+        now_us: i64,
+    ) -> StoreResult<Option<Claim>>;
 
     /// Prolongs all leases of a worker; answers the ids whose holder has something to attend to.
     fn renew(&self, worker: &str, lease_us: i64, now_us: i64) -> Vec<Arc<str>>;
@@ -346,7 +353,7 @@ pub trait Store: Send + Sync {
     fn commit(&self, id: &str, fence: u64, commit: Commit, now_us: i64) -> Reply;
 
     /// What the holder should know: pending requests and events of these names.
-    fn news(&self, id: &str, fence: u64, names: &[Arc<str>]) -> News;
+    fn news(&self, id: &str, fence: u64, names: &[Arc<str>], now_us: i64) -> News;
 
     /// Buffers an event, and wakes its instance if that waits for it. `false`: the key was known.
     fn send_event(

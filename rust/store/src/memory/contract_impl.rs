@@ -9,6 +9,7 @@ impl MemoryStore {
     pub fn apply(&self, slot: u32, fence: u64, commit: &mut Commit, now_us: i64) -> Reply {
         let mut inner = self.lock();
         let inner = &mut *inner;
+        inner.expire(now_us);
         let Some(instance) = inner.at_mut(slot) else {
             return Reply::LeaseLost;
         };
@@ -69,12 +70,7 @@ impl MemoryStore {
                         return Reply::Events(events);
                     }
                 }
-                instance.status = if parked.awaiting {
-                    Status::AwaitingSignal
-                } else {
-                    Status::Waiting
-                };
-                instance.parked = Some(parked);
+                instance.park(*parked);
                 inner.let_go(slot, now_us);
                 stopped(pending)
             }
@@ -102,6 +98,7 @@ impl Store for MemoryStore {
         now_us: i64,
     ) -> StoreResult<Vec<Submitted>> {
         let mut inner = self.lock();
+        inner.expire(now_us);
         inner.forget_old(now_us);
         let mut existing = Vec::with_capacity(batch.len());
         for new in &batch {
@@ -128,8 +125,10 @@ impl Store for MemoryStore {
         id: &str,
         hash: &Hash,
         policy: ConflictPolicy,
+        now_us: i64,
     ) -> StoreResult<Option<Box<InstanceRow>>> {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        inner.expire(now_us);
         match inner.by_id.get(id) {
             Some(&slot) => inner.conflict(slot, hash, policy),
             None => Ok(None),
@@ -153,14 +152,21 @@ impl Store for MemoryStore {
         claims
     }
 
-    fn claim_one(&self, claimant: &Claimant, id: &str, now_us: i64) -> StoreResult<Option<Claim>> {
+    fn claim_one(
+        &self,
+        claimant: &Claimant,
+        hashes: &[Hash],
+        id: &str,
+        now_us: i64,
+    ) -> StoreResult<Option<Claim>> {
         let mut inner = self.lock();
         inner.expire(now_us);
         inner.wake_due(now_us);
         let slot = inner.slot(id)?;
         let free = inner.at(slot).is_some_and(|instance| {
-            matches!(instance.place, Place::Ready(_))
+            instance.place == Place::Ready
                 && covers(claimant.tags.as_ref(), &instance.tags)
+                && hashes.contains(inner.queue.hash(instance.definition))
         });
         Ok(if free {
             inner.lease(slot, claimant, now_us)
@@ -171,6 +177,7 @@ impl Store for MemoryStore {
 
     fn renew(&self, worker: &str, lease_us: i64, now_us: i64) -> Vec<Arc<str>> {
         let mut inner = self.lock();
+        inner.expire(now_us);
         let Some(held) = inner.workers.get_mut(worker) else {
             return Vec::new();
         };
@@ -217,8 +224,9 @@ impl Store for MemoryStore {
         })
     }
 
-    fn news(&self, id: &str, fence: u64, names: &[Arc<str>]) -> News {
-        let inner = self.lock();
+    fn news(&self, id: &str, fence: u64, names: &[Arc<str>], now_us: i64) -> News {
+        let mut inner = self.lock();
+        inner.expire(now_us);
         let Some(instance) = inner
             .get(id)
             .filter(|instance| instance.fence == fence && instance.holder.is_some())
@@ -251,17 +259,13 @@ impl Store for MemoryStore {
     ) -> StoreResult<bool> {
         let mut inner = self.lock();
         let inner = &mut *inner;
+        inner.expire(now_us);
+        inner.forget_old(now_us);
         let Some(&slot) = inner.by_id.get(id) else {
-            inner.forget_old(now_us);
             let id: Arc<str> = id.into();
-            if !inner.orphans.contains_key(&id) {
-                inner.orphans_by_age.push_back((now_us, Arc::clone(&id)));
-            }
-            return Ok(inner
-                .orphans
-                .entry(id)
-                .or_default()
-                .push(name, payload, key));
+            inner.orphans_by_age.push_back((now_us, Arc::clone(&id)));
+            let early = inner.orphans.entry(id).or_default();
+            return Ok(early.push(name, payload, key, now_us));
         };
         let Some(instance) = inner.at_mut(slot) else {
             return Err(StoreError::NotFound { id: id.into() });
@@ -272,7 +276,7 @@ impl Store for MemoryStore {
         let fresh = instance
             .events
             .get_or_insert_default()
-            .push(name, payload, key);
+            .push(name, payload, key, now_us);
         if instance.status == Status::AwaitingSignal && instance.holder.is_none() {
             inner.place(slot, now_us);
         }

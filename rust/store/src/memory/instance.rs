@@ -8,17 +8,17 @@ use sayiir_core::policy::Tags;
 use sayiir_core::state::{NO_CELLS, Parked, StrandId};
 
 use super::events::EventBox;
-use crate::contract::{HistoryRow, Request, Status};
+use crate::contract::{AGEING_US, HistoryRow, Request, Status};
 
-/// Where an instance is indexed.
+/// Where an instance is indexed; the key is made of its fields, which change only while it is nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// Nowhere: held, paused, ended, or waiting for an event alone.
     None,
-    /// In its group's ready queue, under this order.
-    Ready(i64),
-    /// Among the timers, at this time.
-    Timer(i64),
+    /// In its group's ready queue, under [`Instance::order_us`].
+    Ready,
+    /// Among the timers, at `wake_us`.
+    Timer,
 }
 
 /// What was asked of a held instance, or done to a stopped one.
@@ -32,6 +32,16 @@ pub struct Asked {
     pub pending: bool,
     /// For a pause in effect: the status to go back to.
     pub resume: Status,
+}
+
+/// The events a parked instance waits for.
+#[derive(Debug)]
+pub struct Awaiting {
+    pub names: Box<[Arc<str>]>,
+    /// Path of the first wait.
+    pub signal_id: Option<Arc<str>>,
+    /// Name of the event it is for.
+    pub signal_name: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -57,7 +67,12 @@ pub struct Instance {
     pub cells_from: u32,
     pub cells: BTreeMap<StrandId, Bytes>,
     pub steps: Vec<HistoryRow>,
-    pub parked: Option<Box<Parked>>,
+    /// When it goes on by itself while parked, or the start time of a fresh one; 0: never.
+    pub wake_us: i64,
+    /// Path of the delay that it is in.
+    pub delay_id: Option<Arc<str>>,
+    /// What it waits for, if it waits for events.
+    pub awaiting: Option<Box<Awaiting>>,
     pub events: Option<Box<EventBox>>,
     pub asked: Option<Box<Asked>>,
     /// The output of a completed instance, the error record of a failed one.
@@ -86,25 +101,58 @@ impl Instance {
             cells_from: NO_CELLS,
             cells: BTreeMap::new(),
             steps: Vec::new(),
-            parked: None,
+            wake_us: 0,
+            delay_id: None,
+            awaiting: None,
             events: None,
             asked: None,
             result: None,
         }
     }
 
+    /// Its place among the ready: by age, a level of priority being worth some waiting.
+    pub fn order_us(&self) -> i64 {
+        self.created_us.max(self.start_at_us)
+            + i64::from(self.priority.saturating_sub(1)) * AGEING_US
+    }
+
+    /// Takes note of why nothing runs.
+    pub fn park(&mut self, parked: Parked) {
+        self.status = if parked.awaiting {
+            Status::AwaitingSignal
+        } else {
+            Status::Waiting
+        };
+        self.wake_us = parked.wake_at_us.unwrap_or(0);
+        self.delay_id = parked.delay_id;
+        self.awaiting = parked.awaiting.then(|| {
+            Box::new(Awaiting {
+                names: parked.awaits.into(),
+                signal_id: parked.signal_id,
+                signal_name: parked.signal_name,
+            })
+        });
+        // It may stay like this for long, and there may be a million of them.
+        self.steps.shrink_to_fit();
+        self.cursor.shrink_to_fit();
+    }
+
+    /// Forgets why nothing ran.
+    pub fn unpark(&mut self) {
+        self.wake_us = 0;
+        self.delay_id = None;
+        self.awaiting = None;
+    }
+
     /// When the parked instance wakes by itself.
     pub fn wake_at_us(&self) -> Option<i64> {
-        match &self.parked {
-            Some(parked) => parked.wake_at_us,
-            None => (self.start_at_us > 0 && self.cursor.is_empty()).then_some(self.start_at_us),
-        }
+        (self.wake_us != 0).then_some(self.wake_us)
     }
 
     /// Whether an event it waits for is buffered.
     pub fn has_awaited_event(&self) -> bool {
-        match (&self.parked, &self.events) {
-            (Some(parked), Some(events)) => parked.awaits.iter().any(|name| events.has(name)),
+        match (&self.awaiting, &self.events) {
+            (Some(awaiting), Some(events)) => awaiting.names.iter().any(|name| events.has(name)),
             _ => false,
         }
     }
@@ -115,5 +163,15 @@ impl Instance {
             .as_ref()
             .filter(|asked| asked.pending)
             .map(|asked| asked.cancel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_stays_small() {
+        assert!(size_of::<Instance>() <= 264, "{}", size_of::<Instance>());
     }
 }

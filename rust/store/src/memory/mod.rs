@@ -24,8 +24,8 @@ use self::events::EventBox;
 use self::instance::{Asked, Instance, Place};
 use self::queue::Queue;
 use crate::contract::{
-    AGEING_US, Backlog, Claim, Claimant, ConflictPolicy, Filter, Hash, HistoryRow, InstanceRow,
-    NewInstance, News, Page, Request, Status, Store, StoreError, StoreResult, Submitted,
+    Backlog, Claim, Claimant, ConflictPolicy, Filter, Hash, HistoryRow, InstanceRow, NewInstance,
+    News, Page, Request, Status, Store, StoreError, StoreResult, Submitted,
 };
 
 /// Index of an instance.
@@ -192,17 +192,17 @@ impl Inner {
         };
         match std::mem::replace(&mut instance.place, Place::None) {
             Place::None => {}
-            Place::Ready(order) => {
+            Place::Ready => {
                 self.queue.remove(
                     instance.definition,
                     &instance.tags,
-                    order,
+                    instance.order_us(),
                     instance.created_seq,
                     slot,
                 );
             }
-            Place::Timer(at) => {
-                self.timers.remove(&(at, slot));
+            Place::Timer => {
+                self.timers.remove(&(instance.wake_us, slot));
             }
         }
     }
@@ -223,18 +223,16 @@ impl Inner {
         };
         if ready {
             instance.status = Status::InProgress;
-            let order = instance.created_us.max(instance.start_at_us)
-                + i64::from(instance.priority.saturating_sub(1)) * AGEING_US;
-            instance.place = Place::Ready(order);
+            instance.place = Place::Ready;
             self.queue.insert(
                 instance.definition,
                 &instance.tags,
-                order,
+                instance.order_us(),
                 instance.created_seq,
                 slot,
             );
         } else if let Some(at) = wake {
-            instance.place = Place::Timer(at);
+            instance.place = Place::Timer;
             self.timers.insert((at, slot));
         }
     }
@@ -289,7 +287,7 @@ impl Inner {
         instance.status = status;
         instance.result = result;
         instance.updated_us = now_us;
-        instance.parked = None;
+        instance.unpark();
         instance.cells.clear();
         instance.events = None;
         if self.settings.keep_completed_us.is_some() {
@@ -313,8 +311,14 @@ impl Inner {
             if at.saturating_add(keep_us) > now_us {
                 break;
             }
-            if let Some((_, id)) = self.orphans_by_age.pop_front() {
-                self.orphans.remove(&id);
+            if let Some((at, id)) = self.orphans_by_age.pop_front()
+                && let Some(early) = self.orphans.get_mut(&id)
+            {
+                // The id may have been used in between; what is younger than this stays.
+                early.forget(at);
+                if early.is_empty() {
+                    self.orphans.remove(&id);
+                }
             }
         }
     }
@@ -386,7 +390,7 @@ impl Inner {
         let instance = self.slots[slot as usize].as_deref_mut()?;
         instance.fence = fence;
         instance.holder = Some(Arc::clone(&claimant.worker));
-        instance.parked = None;
+        instance.unpark();
         let cells = instance
             .cells
             .range(instance.cells_from..)
@@ -408,7 +412,7 @@ impl Inner {
     }
 
     fn describe(&self, instance: &Instance) -> InstanceRow {
-        let parked = instance.parked.as_deref();
+        let awaiting = instance.awaiting.as_deref();
         let stopped = instance.asked.as_deref().filter(|_| {
             matches!(instance.status, Status::Paused | Status::Cancelled)
                 || instance.pending().is_some()
@@ -436,15 +440,13 @@ impl Inner {
             } else {
                 None
             },
-            delay_id: parked
+            delay_id: instance.delay_id.clone().filter(|_| shows_parking),
+            signal_id: awaiting
                 .filter(|_| shows_parking)
-                .and_then(|p| p.delay_id.clone()),
-            signal_id: parked
+                .and_then(|a| a.signal_id.clone()),
+            signal_name: awaiting
                 .filter(|_| shows_parking)
-                .and_then(|p| p.signal_id.clone()),
-            signal_name: parked
-                .filter(|_| shows_parking)
-                .and_then(|p| p.signal_name.clone()),
+                .and_then(|a| a.signal_name.clone()),
             reason: stopped.and_then(|asked| asked.request.reason.clone()),
             by: stopped.and_then(|asked| asked.request.by.clone()),
             output,
@@ -515,6 +517,7 @@ impl Inner {
         instance.updated_us = now_us;
         if let Some(at) = new.start_at_us.filter(|at| *at > now_us) {
             instance.start_at_us = at;
+            instance.wake_us = at;
             instance.status = Status::Waiting;
         }
         instance.events = self.orphans.remove(&new.id);
