@@ -80,6 +80,8 @@ class PythonBackend(Books):
                 if existing is None:
                     self._create(new, now)
         for new in instances:
+            if policy == "terminate_existing":
+                self._hub.tell("news", new.instance_id)
             self._hub.tell("work", new.instance_id)
         return found
 
@@ -253,6 +255,7 @@ class PythonBackend(Books):
             if one.status not in ENDED and not force:
                 raise _invalid(one, "delete", "cancel it first, or delete it with force=True")
             self._erase(one)
+        self._hub.tell("news", instance_id)
         self._hub.tell("ended", instance_id)
 
     async def get(self, instance_id: str) -> InstanceRow:

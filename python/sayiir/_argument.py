@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
+from weakref import WeakSet
 
 from ._core import check_name
 from ._status import Status
@@ -32,6 +33,9 @@ __all__ = [
     "checked_task",
     "checked_workflow",
 ]
+
+_BACKENDS: WeakSet[type] = WeakSet()
+"""Classes whose instances have everything that a backend has."""
 
 MAX_NOTE_CHARS = 4096
 """The longest reason or author, in characters."""
@@ -176,11 +180,15 @@ def checked_backend(value: object) -> Backend:
     ...
     TypeError: backend must be a backend object, got str; use from_url for a URL
     """
+    if type(value) in _BACKENDS:
+        # Whether an object fits a runtime protocol is asked anew each time, and slowly.
+        return cast("Backend", value)
     if isinstance(value, type):
         raise TypeError(f"backend must be a backend object, got the class {value.__name__}")
     if not isinstance(value, Backend):
         hint = "; use from_url for a URL" if isinstance(value, str) else ""
         raise TypeError(f"backend must be a backend object, got {type(value).__name__}{hint}")
+    _BACKENDS.add(type(value))
     return value
 
 

@@ -281,7 +281,8 @@ class WorkflowClient:
 
         Args:
             instance_id: The instance.
-            timeout: How long to wait, in any form a duration may have; otherwise for ever.
+            timeout: How long to wait, in any form a duration may have; 0 looks once; otherwise
+                for ever.
 
         Raises:
             WorkflowFailed: It failed; the `__cause__` is the `TaskError`, if a task was to blame.
@@ -293,7 +294,7 @@ class WorkflowClient:
         """
         checked_name("instance_id", instance_id)
         limit = (
-            None if timeout is None else parse_duration(timeout, name="timeout", allow_zero=False)
+            None if timeout is None else parse_duration(timeout, name="timeout", allow_zero=True)
         )
         _ = self.backend
         return outcome_of(await self._endings.wait(instance_id, limit))

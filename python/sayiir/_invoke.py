@@ -17,21 +17,40 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import queue
 import threading
 import types
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _clock
+from ._codec import ErrorText
 from ._core import Step
 from ._errors import TaskTimeout
-from ._process import ProcessPool
 
-__all__ = ["Invoker", "timeout_error"]
+if TYPE_CHECKING:
+    from ._process import ProcessPool
+
+__all__ = ["Invoker", "RemoteFailure", "default_processes", "timeout_error"]
 
 MODE_LOOP, MODE_INLINE, MODE_THREAD, MODE_PROCESS = range(4)
+
+
+class RemoteFailure(Exception):
+    """What a task raised in another process, as data."""
+
+    def __init__(self, text: ErrorText, retryable: bool, retry_after: float | None) -> None:
+        super().__init__(f"{text.error_type}: {text.message}")
+        self.text = text
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+def default_processes() -> int:
+    """As many as there are processors."""
+    return os.cpu_count() or 1
 
 
 def timeout_error(step: Step) -> TaskTimeout:
@@ -263,6 +282,9 @@ class Invoker:
     async def _in_process(self, step: Step) -> Any:
         pool = self._process_pool
         if pool is None:
+            # Not before it is needed: it brings the whole of multiprocessing with it.
+            from ._process import ProcessPool
+
             pool = self._process_pool = ProcessPool(self._processes)
         lane = await pool.acquire()
         try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,13 +21,14 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from ._codec import ErrorText, decode_payload, describe_error, encode_payload
+from ._codec import decode_payload, describe_error, encode_payload
 from ._context import current
 from ._core import Step
 from ._errors import EncodeError, RetryAfter
+from ._invoke import RemoteFailure
 from ._task import TaskDef
 
-__all__ = ["ProcessDied", "ProcessPool", "RemoteFailure"]
+__all__ = ["ProcessDied", "ProcessPool"]
 
 CALLS_PER_PROCESS = 1_000
 """After this many calls a process is replaced, so that leaks of user code stay bounded."""
@@ -36,16 +36,6 @@ CALLS_PER_PROCESS = 1_000
 
 class ProcessDied(RuntimeError):
     """A task's process ended before the task did: killed, out of memory, or crashed."""
-
-
-class RemoteFailure(Exception):
-    """What a task raised in another process, as data."""
-
-    def __init__(self, text: ErrorText, retryable: bool, retry_after: float | None) -> None:
-        super().__init__(f"{text.error_type}: {text.message}")
-        self.text = text
-        self.retryable = retryable
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -227,8 +217,3 @@ class ProcessPool:
         """Kill all processes."""
         for lane in self._lanes:
             lane.retire()
-
-
-def default_processes() -> int:
-    """As many as there are processors."""
-    return os.cpu_count() or 1

@@ -22,9 +22,8 @@ from ._codec import decode_payload, read_error
 from ._conflict import ConflictPolicyLike
 from ._core import Claimant, Run
 from ._errors import TaskError, TaskTimeout, WorkflowCancelled, WorkflowError
-from ._invoke import Invoker
+from ._invoke import Invoker, default_processes
 from ._leases import keep_leases
-from ._process import default_processes
 from ._runner import Runner
 from ._status import WorkflowStatus
 from ._worker import take_up

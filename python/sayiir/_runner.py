@@ -27,8 +27,7 @@ from ._codec import describe_error
 from ._context import current
 from ._core import Run, Step, Turn
 from ._errors import EncodeError, RetryAfter
-from ._invoke import MODE_INLINE, MODE_THREAD, Invoker
-from ._process import RemoteFailure
+from ._invoke import MODE_INLINE, MODE_THREAD, Invoker, RemoteFailure
 
 if TYPE_CHECKING:
     from .backends import Backend, InMemoryBackend
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Drive", "Runner"]
 
 SLICE = 0.0005
-"""How long, in seconds, an instance may keep the loop to itself."""
+"""How long, in seconds, instances may keep the loop to themselves."""
 
 
 class Strand:
@@ -75,6 +74,8 @@ class Runner:
         self.native = native
         self.now: Callable[[], float] = native.clock if native is not None else backend.now
         self.active: dict[str, Drive] = {}
+        self.until = self.now() + SLICE
+        """When the loop is due to be let go; one slice for all that is driven here."""
         self.closing = False
         """Set before the coroutines that drive are cancelled from outside."""
 
@@ -109,7 +110,7 @@ class Drive:
     """One held instance while it is driven."""
 
     __slots__ = (
-        "_closing", "_finished", "_helpers", "_loop", "_strands", "_timer", "_timer_at", "_until",
+        "_closing", "_finished", "_helpers", "_loop", "_strands", "_timer", "_timer_at",
         "error", "run", "runner", "state", "wake_at",
     )  # fmt: skip
 
@@ -125,7 +126,6 @@ class Drive:
         self._finished: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._until = 0.0
         self._closing: BaseException | None = None
 
     async def go(self) -> None:
@@ -134,6 +134,8 @@ class Drive:
         assert task is not None
         strand = Strand(task)
         self._strands.append(strand)
+        # The first coroutine is the caller's own: its context is given back as it was.
+        token = current.set(None)
         try:
             await self._strand(strand, await self._attend())
             if self.state == "held":
@@ -142,6 +144,7 @@ class Drive:
             if self._closing is not None:
                 raise self._closing
         finally:
+            current.reset(token)
             if self._timer is not None:
                 self._timer.cancel()
             for helper in self._helpers:
@@ -203,9 +206,9 @@ class Drive:
                 answer = completed(step, value, moment)
             except EncodeError as error:
                 answer = self._failed(step, error, retryable=False)
-            if moment > self._until:
+            if moment > runner.until:
                 await asyncio.sleep(0)
-                self._until = now() + SLICE
+                runner.until = now() + SLICE
 
     async def _absorb(self, strand: Strand) -> None:
         """Take back a cancellation that a step left behind, unless it is meant for the worker."""

@@ -34,10 +34,9 @@ from typing import Any, Self
 
 from ._core import Claimant, Run, check_name
 from ._duration import Duration, parse_duration
-from ._invoke import Invoker
+from ._invoke import Invoker, default_processes
 from ._leases import keep_leases
 from ._policy import whole_number
-from ._process import default_processes
 from ._runner import Runner
 from ._watchdog import Watchdog
 from ._workflow import Workflow
@@ -293,6 +292,11 @@ class _Engine:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._slots: set[asyncio.Task[None]] = set()
         self._hints = 0
+        """How many hints were heard; one between a claim and going to rest must not be lost."""
+        self._pending = 0
+        """About how much work the hints told of that nobody has claimed yet."""
+        self._waking = False
+        """A slot was woken and has not run yet."""
         self._stopping = False
         self._forced = asyncio.Event()
         self._poke = asyncio.Event()
@@ -346,6 +350,9 @@ class _Engine:
                 else:
                     run = await self._claim()
                 if run is not None and not self._stopping:
+                    self._pending = max(self._pending - 1, 0)
+                    if self._pending > 0 and not self._waking:
+                        self._wake_next()
                     if not self._idle and len(self._slots) < self._worker.concurrency:
                         self._open_slot()
                     await self._drive(run)
@@ -359,6 +366,7 @@ class _Engine:
                 await asyncio.sleep(self._worker.poll_interval)
                 continue
             if seen == self._hints and not self._stopping:
+                self._pending = 0
                 if native is not None:
                     self._note_timer(native.store.next_wake())
                 else:
@@ -386,7 +394,7 @@ class _Engine:
             raise
 
     async def _leave(self, instance_id: str, fence: int) -> None:
-        """Give back what cannot be gone on with: renewing its lease would keep it from everybody."""
+        """Give back what cannot be gone on with, instead of renewing its lease for ever."""
         try:
             await self._backend.give_back(instance_id, fence)
         except Exception:
@@ -402,12 +410,21 @@ class _Engine:
             if waiter in self._idle:
                 self._idle.remove(waiter)
             raise
+        finally:
+            self._waking = False
 
     def _wake_one(self) -> None:
+        """There is one more piece of work. One slot is woken at a time; it wakes the next."""
         self._hints += 1
+        self._pending += 1
+        if not self._waking:
+            self._wake_next()
+
+    def _wake_next(self) -> None:
         while self._idle:
             waiter = self._idle.popleft()
             if not waiter.done():
+                self._waking = True
                 waiter.set_result(None)
                 return
 

@@ -146,9 +146,7 @@ class InMemoryBackend:
 
     async def news(self, instance_id: str, fence: int, names: Sequence[str]) -> News:
         """See `Backend.news`."""
-        lost, cancel, pause, events = self.store.news(
-            instance_id, fence, list(names), self.clock()
-        )
+        lost, cancel, pause, events = self.store.news(instance_id, fence, list(names), self.clock())
         return News(lost, cancel, pause, tuple(Event(*event) for event in events))
 
     async def input(self, instance_id: str) -> bytes:

@@ -308,19 +308,37 @@ impl Definition {
     }
 
     /// Tags and priority of what a fresh instance does first.
+    ///
+    /// A fork asks for no tags, because its branches may need different ones, and has the priority
+    /// of its most urgent branch; a delay or a wait has those of what follows it.
     #[must_use]
     pub fn entry(&self) -> (Tags, u8) {
-        let mut block = self.root;
-        loop {
-            match &self.node(self.block(block).nodes[0]).kind {
+        self.entry_of(self.root)
+    }
+
+    fn entry_of(&self, block: BlockId) -> (Tags, u8) {
+        for &id in &self.block(block).nodes {
+            return match &self.node(id).kind {
                 NodeKind::Task { task } | NodeKind::Route { key: task, .. } => {
                     let policy = &self.tasks[*task as usize].policy;
-                    return (policy.tags.clone(), policy.priority);
+                    (policy.tags.clone(), policy.priority)
                 }
-                NodeKind::Loop { body, .. } | NodeKind::Child { body, .. } => block = *body,
-                _ => return (Arc::new([]), DEFAULT_PRIORITY),
-            }
+                NodeKind::Loop { body, .. }
+                | NodeKind::Child { body, .. }
+                | NodeKind::Map { body, .. } => self.entry_of(*body),
+                NodeKind::Fork { branches } => {
+                    let most_urgent = branches
+                        .iter()
+                        .map(|(_, body)| self.entry_of(*body).1)
+                        .min();
+                    (Arc::new([]), most_urgent.unwrap_or(DEFAULT_PRIORITY))
+                }
+                NodeKind::Delay { .. } | NodeKind::DelayUntil { .. } | NodeKind::Wait { .. } => {
+                    continue;
+                }
+            };
         }
+        (Arc::new([]), DEFAULT_PRIORITY)
     }
 
     /// All nodes in execution order, each with its path and the path of the node before it.

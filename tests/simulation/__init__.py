@@ -1,0 +1,1 @@
+"""A world in one thread: random flows, a virtual clock, workers that crash, and a judge."""

@@ -1,0 +1,129 @@
+"""The stores that a simulated world may stand on.
+
+`Store` is what the simulator asks of one: the storage contract with the time as an argument. The
+memory store in Rust is one as it is; `Adapted` makes one of any backend written against
+`sayiir.backends.Backend` whose methods never wait and whose clock can be set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol, TypeVar
+
+from sayiir._core import Claim, Claimant, Commit, MemoryStore, Program, StepRow
+from sayiir.backends import Backend, NewInstance
+
+from .worker import Event, News
+
+T = TypeVar("T")
+Submitted = tuple[str, Program, bytes, float | None]
+
+
+class Store(Protocol):
+    """See `sayiir._core.MemoryStore`, whose methods these are."""
+
+    def submit(self, instances: Sequence[Submitted], policy: str, now: float) -> Any: ...
+    def claim(self, claimant: Claimant, limit: int, now: float) -> Sequence[Claim]: ...
+    def renew(self, worker_id: str, lease_ttl: float, now: float) -> Sequence[str]: ...
+    def release(self, worker_id: str, now: float) -> int: ...
+    def give_back(self, instance_id: str, fence: int, now: float) -> bool: ...
+    def commit(self, commit: Commit, now: float) -> tuple[str, list[Event]]: ...
+    def news(self, instance_id: str, fence: int, names: Sequence[str], now: float) -> News: ...
+    def send_event(
+        self, instance_id: str, name: str, payload: bytes, key: str | None, now: float
+    ) -> bool: ...
+    def cancel(self, instance_id: str, reason: str | None, by: str | None, now: float) -> str: ...
+    def pause(self, instance_id: str, reason: str | None, by: str | None, now: float) -> str: ...
+    def unpause(self, instance_id: str, now: float) -> str: ...
+    def get(self, instance_id: str, now: float) -> Any: ...
+    def history(self, instance_id: str) -> list[tuple[StepRow, str]]: ...
+    def input(self, instance_id: str) -> bytes: ...
+    def rows(self, instance_id: str, seqs: Sequence[int]) -> Sequence[StepRow]: ...
+    def next_wake(self) -> float | None: ...
+
+
+def memory_store() -> Store:
+    """The store in Rust."""
+    return MemoryStore()
+
+
+class Adapted:
+    """A backend as a store: its clock follows the calls, and its coroutines end at once.
+
+    Args:
+        make: Makes the backend, given its clock.
+    """
+
+    def __init__(self, make: Callable[[Callable[[], float]], Backend]) -> None:
+        self._now = 0.0
+        self._backend = make(lambda: self._now)
+
+    def _at(self, now: float, call: Coroutine[Any, Any, T]) -> T:
+        self._now = now
+        return _done(call)
+
+    def submit(self, instances: Sequence[Submitted], policy: str, now: float) -> Any:
+        return self._at(now, self._backend.submit([NewInstance(*new) for new in instances], policy))
+
+    def claim(self, claimant: Claimant, limit: int, now: float) -> Sequence[Claim]:
+        return self._at(now, self._backend.claim(claimant, limit))
+
+    def renew(self, worker_id: str, lease_ttl: float, now: float) -> Sequence[str]:
+        return self._at(now, self._backend.renew(worker_id, lease_ttl))
+
+    def release(self, worker_id: str, now: float) -> int:
+        return self._at(now, self._backend.release(worker_id))
+
+    def give_back(self, instance_id: str, fence: int, now: float) -> bool:
+        return self._at(now, self._backend.give_back(instance_id, fence))
+
+    def commit(self, commit: Commit, now: float) -> tuple[str, list[Event]]:
+        (reply,) = self._at(now, self._backend.commit([commit]))
+        return reply.kind, [(event.seq, event.name, event.payload) for event in reply.events]
+
+    def news(self, instance_id: str, fence: int, names: Sequence[str], now: float) -> News:
+        news = self._at(now, self._backend.news(instance_id, fence, names))
+        events = [(event.seq, event.name, event.payload) for event in news.events]
+        return news.lost, news.cancel, news.pause, events
+
+    def send_event(
+        self, instance_id: str, name: str, payload: bytes, key: str | None, now: float
+    ) -> bool:
+        return self._at(now, self._backend.send_event(instance_id, name, payload, key))
+
+    def cancel(self, instance_id: str, reason: str | None, by: str | None, now: float) -> str:
+        return self._at(now, self._backend.cancel(instance_id, reason, by))
+
+    def pause(self, instance_id: str, reason: str | None, by: str | None, now: float) -> str:
+        return self._at(now, self._backend.pause(instance_id, reason, by))
+
+    def unpause(self, instance_id: str, now: float) -> str:
+        return self._at(now, self._backend.unpause(instance_id))
+
+    def get(self, instance_id: str, now: float) -> Any:
+        return asdict(self._at(now, self._backend.get(instance_id)))
+
+    def history(self, instance_id: str) -> list[tuple[StepRow, str]]:
+        rows = _done(self._backend.history(instance_id))
+        return [(row.step, row.worker_id) for row in rows]
+
+    def input(self, instance_id: str) -> bytes:
+        return _done(self._backend.input(instance_id))
+
+    def rows(self, instance_id: str, seqs: Sequence[int]) -> Sequence[StepRow]:
+        return _done(self._backend.rows(instance_id, seqs))
+
+    def next_wake(self) -> float | None:
+        return _done(self._backend.next_wake())
+
+
+def _done(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits."""
+    try:
+        call.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    call.close()
+    raise RuntimeError("this backend waits; a simulated world has nobody to wait for")

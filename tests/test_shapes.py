@@ -1,0 +1,192 @@
+"""Random shapes, every way of running them: one output.
+
+Sixty flows of any nesting run in this process, parked and resumed, on one worker and on four, on
+the backend in Rust and on the one in Python; each must give what the oracle says. Events are sent
+before the instances exist. A failure names the seed of its flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import pytest
+from benches.python_backend import PythonBackend
+from tests.simulation.flows import SILENT, Made, Pace, make_flow
+from tests.simulation.oracle import TIMED_OUT, Failed, Failure, Open, Oracle, Outcome, Value
+from tests.simulation.tree import TASK_ERRORS, shape
+
+from sayiir import (
+    InMemoryBackend,
+    TaskError,
+    Worker,
+    WorkflowClient,
+    WorkflowFailed,
+    WorkflowStatus,
+    resume_workflow_async,
+    run_durable_workflow_async,
+    run_workflow_async,
+)
+from sayiir.backends import Backend
+
+BACKENDS: dict[str, Callable[[], Backend]] = {"memory": InMemoryBackend, "python": PythonBackend}
+COUNT = 60
+EVENTS = 80
+"""More of each name than any of these flows waits for."""
+LONG = 60.0
+NEVER = "1h"
+"""A poll interval that no test lives to see the end of: workers go by hints and timers alone."""
+PACE = Pace(pauses=(0.0, 0.002, 0.01), timeouts=(0.02,), may_time_out=False, tags=("gpu", "eu"))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A flow, what it is given, and what it must come to."""
+
+    seed: int
+    made: Made
+    given: Any
+    expected: Outcome
+
+    @property
+    def instance_id(self) -> str:
+        return f"shape-{self.seed}"
+
+
+class Given:
+    """The tape of a world in which every event is there already, except the one nobody sends."""
+
+    def answer(self, path: str, event: str) -> object:
+        return TIMED_OUT if event == SILENT else ["event", event]
+
+    def failed(self, failure: Failure) -> bool:
+        return True
+
+
+def cases(first: int) -> Iterator[Case]:
+    """Flows from this seed on whose outcome does not hang on which of two failures is faster."""
+    seed = first
+    while True:
+        made = make_flow(Random(seed), f"shape{seed}", PACE)
+        given = ["given", seed]
+        expected = Oracle(Given()).run(made.block, given)
+        if not isinstance(expected, Open):
+            yield Case(seed, made, given, expected)
+        seed += 1
+
+
+def some_cases(first: int) -> list[Case]:
+    return [case for case, _ in zip(cases(first), range(COUNT), strict=False)]
+
+
+async def send_events(backend: Backend, case: Case) -> None:
+    client = WorkflowClient(backend)
+    for name in PACE.events:
+        for _ in range(EVENTS):
+            await client.send_event(case.instance_id, name, ["event", name])
+
+
+def judge(case: Case, got: Any) -> None:
+    """The output, or the exception, is the one that the oracle expects."""
+    where = f"seed {case.seed}"
+    if isinstance(case.expected, Value):
+        assert shape(got) == shape(case.expected.value), where
+        return
+    assert isinstance(case.expected, Failed), where
+    assert isinstance(got, TaskError), f"{where}: {got!r} instead of {case.expected}"
+    message = got.message if got.error_type in TASK_ERRORS else ""
+    failure = Failure(got.error_type, got.path, message)
+    assert failure in case.expected.failures, where
+
+
+async def in_process(backend: Backend, case: Case) -> Any:
+    try:
+        return await run_workflow_async(
+            case.made.workflow, case.given, instance_id=case.instance_id, backend=backend
+        )
+    except TaskError as error:
+        return error
+
+
+async def parked_and_resumed(backend: Backend, case: Case) -> Any:
+    workflow, instance_id = case.made.workflow, case.instance_id
+    status: WorkflowStatus[Any] = await run_durable_workflow_async(
+        workflow, instance_id, case.given, backend
+    )
+    end = time.monotonic() + LONG
+    while status.is_in_progress() or status.is_waiting() or status.is_awaiting_signal():
+        assert time.monotonic() < end, f"seed {case.seed} is stuck as {status}"
+        await asyncio.sleep(0)
+        status = await resume_workflow_async(workflow, instance_id, backend)
+    return await ended(backend, case)
+
+
+async def ended(backend: Backend, case: Case) -> Any:
+    try:
+        return await WorkflowClient(backend).result(case.instance_id, timeout=LONG)
+    except WorkflowFailed as error:
+        return error.__cause__
+
+
+async def on_workers(
+    backend: Backend, chosen: list[Case], tags: list[tuple[str, ...]]
+) -> list[Any]:
+    """All at once on as many workers as there are tags."""
+    workflows = [case.made.workflow for case in chosen]
+    client = WorkflowClient(backend)
+    async with AsyncExitStack() as stack:
+        for offered in tags:
+            worker = Worker(backend, workflows, concurrency=4, tags=offered, poll_interval=NEVER)
+            await stack.enter_async_context(worker)
+        for case in chosen:
+            await client.submit(case.made.workflow, case.instance_id, case.given)
+        return await asyncio.gather(*(ended(backend, case) for case in chosen))
+
+
+async def one_after_another(
+    way: Callable[[Backend, Case], Awaitable[Any]], backend: Backend, chosen: list[Case]
+) -> list[Any]:
+    return [await way(backend, case) for case in chosen]
+
+
+WAYS: dict[str, Callable[[Backend, list[Case]], Awaitable[list[Any]]]] = {
+    "in process": lambda backend, chosen: one_after_another(in_process, backend, chosen),
+    "resumed": lambda backend, chosen: one_after_another(parked_and_resumed, backend, chosen),
+    "one worker": lambda backend, chosen: on_workers(backend, chosen, [()]),
+    "four workers": lambda backend, chosen: on_workers(
+        backend, chosen, [(), ("gpu",), ("eu",), ()]
+    ),
+}
+
+
+async def run_all(way: str, make_backend: Callable[[], Backend], first: int) -> None:
+    backend = make_backend()
+    chosen = some_cases(first)
+    for case in chosen:
+        await send_events(backend, case)
+    for case, got in zip(chosen, await WAYS[way](backend, chosen), strict=True):
+        judge(case, got)
+
+
+@pytest.mark.parametrize("make_backend", BACKENDS.values(), ids=list(BACKENDS))
+@pytest.mark.parametrize("way", list(WAYS))
+async def test_every_way_of_running_gives_one_output(
+    way: str, make_backend: Callable[[], Backend]
+) -> None:
+    await run_all(way, make_backend, 0)
+
+
+@pytest.mark.soak
+async def test_fresh_shapes_give_one_output(soak_seconds: float) -> None:
+    first = Random().randrange(10**9)
+    end = time.monotonic() + soak_seconds
+    while time.monotonic() < end:
+        for way in WAYS:
+            for make_backend in BACKENDS.values():
+                await run_all(way, make_backend, first)
+        first += 1_000
