@@ -5,6 +5,31 @@ from typing import Any, Final, TypedDict, final
 
 from ._task import TaskDef
 
+__all__ = [
+    "AGEING_SECONDS",
+    "MAX_FAN_OUT",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_VALUE_DEPTH",
+    "Claim",
+    "Claimant",
+    "Commit",
+    "Keeper",
+    "MemoryStore",
+    "Program",
+    "Run",
+    "Step",
+    "StepRow",
+    "Turn",
+    "__version__",
+    "check_name",
+    "decode_error_record",
+    "decode_payload",
+    "decode_value",
+    "encode_payload",
+    "encode_value",
+    "register_values",
+]
+
 MAX_VALUE_DEPTH: Final[int]
 MAX_PAYLOAD_BYTES: Final[int]
 MAX_FAN_OUT: Final[int]
