@@ -67,7 +67,10 @@ def timeout_error(step: Step) -> TaskTimeout:
 class Job:
     """One call in a thread. `result` is `(True, value)` or `(False, exception)`."""
 
-    __slots__ = ("abandoned", "arguments", "context", "fn", "future", "started", "told_start")
+    __slots__ = (
+        "abandoned", "arguments", "context", "finished", "fn", "future", "replaced", "started",
+        "taken", "told_start",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -82,7 +85,11 @@ class Job:
         self.future = future
         self.context = contextvars.copy_context()
         self.started: float | None = None
+        # The following change only under the pool's lock.
+        self.taken = False
+        self.finished = False
         self.abandoned = False
+        self.replaced = False
 
     def start(self) -> None:
         """What a timeout bounds begins now."""
@@ -128,12 +135,12 @@ class ThreadPool:
     def abandon(self, job: Job) -> None:
         """Nobody waits for this job any more; a thread stuck in it is replaced."""
         with self._lock:
-            if job.abandoned or job.started is None:
-                job.abandoned = True
-                return
             job.abandoned = True
-            if self._closed:
+            stuck = job.taken and not job.finished and not job.replaced
+            # What waits for a process comes back by itself when that is killed.
+            if not stuck or job.told_start or self._closed:
                 return
+            job.replaced = True
             self._idle += 1
         self._start()
 
@@ -151,25 +158,26 @@ class ThreadPool:
             if job is None:
                 return
             with self._lock:
+                job.taken = True
                 skip = job.abandoned
+            if not skip:
                 if not job.told_start:
                     job.start()
-            if not skip:
                 try:
                     outcome = (True, job.context.run(job.fn, *job.arguments))
                 except BaseException as error:
                     outcome = (False, error)
+                with self._lock:
+                    job.finished = True
                 self._report(job, *outcome)
                 # Nothing of the user's is kept alive by an idle thread.
                 del outcome
+            if job.replaced:
+                # Another thread has this one's place.
+                return
+            del job
             with self._lock:
                 self._idle += 1
-                replaced = job.abandoned and not skip
-                if replaced:
-                    self._idle -= 1
-            del job
-            if replaced:
-                return
 
     def _report(self, job: Job, ok: bool, value: Any) -> None:
         self._done.append((job, ok, value))

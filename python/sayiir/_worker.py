@@ -27,6 +27,7 @@ import queue
 import signal
 import socket
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -62,7 +63,8 @@ class Worker:
     Args:
         backend: Where the instances are.
         workflows: What it can do: a workflow or several.
-        worker_id: Its name in histories; by default made of host and process.
+        worker_id: Its name in histories; by default made of host, process and
+            a random part.
         concurrency: How many instances it advances at once, how many steps of one instance, and how
             many sync tasks (threads).
         tags: What it offers. It takes only steps whose tags are among these; without tags it takes
@@ -103,7 +105,8 @@ class Worker:
     ) -> None:
         if not isinstance(backend, Backend):
             raise TypeError(
-                f"backend must be a backend such as InMemoryBackend(), got {type(backend).__name__}"
+                f"backend must be a backend such as InMemoryBackend(), got "
+                f"{type(backend).__name__}; the order is Worker(backend, workflows)"
             )
         self.backend = backend
         self.workflows = _workflows(workflows)
@@ -613,4 +616,4 @@ def _checked_id(worker_id: object) -> str:
 
 
 def _default_id() -> str:
-    return f"{socket.gethostname()[:64]}-{os.getpid()}"
+    return f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:4]}"

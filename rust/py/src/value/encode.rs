@@ -413,15 +413,15 @@ pub(super) fn unknown(obj: &Bound<'_, PyAny>) -> Box<Refusal> {
         return Refusal::new(
             obj,
             "values of this type are not carried; pass plain data (None, bool, int, float, str, \
-             bytes, list, tuple, dict, set, frozenset, dates, Decimal, UUID) or annotate the \
-             parameter with the model to build from it",
+             bytes, list, tuple, dict, set, frozenset, dates and times, Decimal, UUID), such as \
+             the dict of a model's fields",
         );
     };
     Refusal::new(
         obj,
         format!(
             "it is a subclass of {base}, and only {base} itself would come back as what it was; \
-             convert it to {base} first, or annotate the parameter with its type"
+             convert it to {base} first"
         ),
     )
 }

@@ -131,7 +131,7 @@ impl fmt::Display for EncodeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} (a {}) cannot be stored: {}",
+            "{} (of type {}) cannot be stored: {}",
             self.path, self.type_name, self.reason
         )
     }
