@@ -272,6 +272,6 @@ class Books:
         while self._orphans_by_age and self._orphans_by_age[0][0] <= now:
             _, instance_id, box, seq = self._orphans_by_age.popleft()
             if self._orphans.get(instance_id) is box:
-                box.remove((seq,))
+                box.forget(seq)
                 if not box:
                     del self._orphans[instance_id]

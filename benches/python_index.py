@@ -113,7 +113,7 @@ class EventBox:
 
     def __init__(self) -> None:
         self._by_name: dict[str, deque[Event]] = {}
-        self._keys: set[tuple[str, str]] = set()
+        self._keys: dict[tuple[str, str], int] = {}
         self._next = 0
 
     def __bool__(self) -> bool:
@@ -124,7 +124,7 @@ class EventBox:
         if key is not None:
             if (name, key) in self._keys:
                 return None
-            self._keys.add((name, key))
+            self._keys[name, key] = self._next
         seq = self._next
         self._next += 1
         self._by_name.setdefault(name, deque()).append(Event(seq, name, payload))
@@ -141,6 +141,11 @@ class EventBox:
             found.extend(islice(self._by_name.get(name, ()), wanted))
         found.sort(key=lambda event: event.seq)
         return tuple(found)
+
+    def forget(self, seq: int) -> None:
+        """Drop an event as if it had never come; its key may come again."""
+        self.remove((seq,))
+        self._keys = {pair: number for pair, number in self._keys.items() if number != seq}
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Take out events by number; their keys stay known."""

@@ -6,7 +6,7 @@ A part that cannot be read does not spoil the others. Run it: `python examples/d
 import asyncio
 import re
 from collections import Counter
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from sayiir import Flow, InMemoryBackend, MapError, Worker, WorkflowClient, task
 
@@ -40,7 +40,7 @@ async def count_words(name: str) -> dict[str, int]:
 
 
 @task
-def add_up(counts: list[Any]) -> Report:
+def add_up(counts: list[dict[str, int] | MapError]) -> Report:
     """Put the counts together, and say what is missing."""
     total: Counter[str] = Counter()
     missing = []

@@ -15,6 +15,7 @@ from typing import (
     Any,
     Generic,
     Literal,
+    Required,
     Self,
     TypeAlias,
     TypedDict,
@@ -27,7 +28,7 @@ from typing import (
 from ._assembly import Assembly, Step
 from ._branches import BranchBuilder, ForkBuilder, RouteBuilder
 from ._duration import Duration
-from ._values import LoopResult, OnError, OnMax, OnTimeout
+from ._values import LoopResult, MapError, OnError, OnMax, OnTimeout
 from ._workflow import NodeInfo, Workflow
 
 if TYPE_CHECKING:
@@ -50,7 +51,15 @@ class MapOptions(TypedDict, total=False):
     """The keywords of `Flow.map`."""
 
     concurrency: int | None
-    on_error: OnErrorLike
+    on_error: Literal["fail", OnError.FAIL]
+    name: str | None
+
+
+class CollectOptions(TypedDict, total=False):
+    """The keywords of `Flow.map` when failures are collected."""
+
+    concurrency: int | None
+    on_error: Required[Literal["collect", OnError.COLLECT]]
     name: str | None
 
 
@@ -151,6 +160,20 @@ class Flow(Generic[In, Out_co]):
         """
         return ForkBuilder(self, self._assembly, name)
 
+    @overload
+    def map(
+        self: Flow[In, Sequence[A]], step: Workflow[A, B], **options: Unpack[CollectOptions]
+    ) -> Flow[In, list[B | MapError]]: ...
+    @overload
+    def map(
+        self: Flow[In, Sequence[A]],
+        step: Callable[[A], Awaitable[B]],
+        **options: Unpack[CollectOptions],
+    ) -> Flow[In, list[B | MapError]]: ...
+    @overload
+    def map(
+        self: Flow[In, Sequence[A]], step: Callable[[A], B], **options: Unpack[CollectOptions]
+    ) -> Flow[In, list[B | MapError]]: ...
     @overload
     def map(
         self: Flow[In, Sequence[A]], step: Workflow[A, B], **options: Unpack[MapOptions]

@@ -13,8 +13,8 @@ from typing import Any, TypeVar, Unpack, overload
 
 from ._assembly import Step
 from ._branches import RouteBuilder
-from ._flow import Flow, LoopOptions, MapOptions
-from ._values import LoopResult
+from ._flow import CollectOptions, Flow, LoopOptions, MapOptions
+from ._values import LoopResult, MapError
 from ._workflow import Workflow
 
 __all__ = ["FreshFlow"]
@@ -56,6 +56,18 @@ class FreshFlow(Flow[Any, Any]):
 
     @overload
     def map(
+        self, step: Workflow[A, B], **options: Unpack[CollectOptions]
+    ) -> Flow[Sequence[A], list[B | MapError]]: ...
+    @overload
+    def map(
+        self, step: Callable[[A], Awaitable[B]], **options: Unpack[CollectOptions]
+    ) -> Flow[Sequence[A], list[B | MapError]]: ...
+    @overload
+    def map(
+        self, step: Callable[[A], B], **options: Unpack[CollectOptions]
+    ) -> Flow[Sequence[A], list[B | MapError]]: ...
+    @overload
+    def map(
         self, step: Workflow[A, B], **options: Unpack[MapOptions]
     ) -> Flow[Sequence[A], list[B]]: ...
     @overload
@@ -66,7 +78,7 @@ class FreshFlow(Flow[Any, Any]):
     def map(
         self, step: Callable[[A], B], **options: Unpack[MapOptions]
     ) -> Flow[Sequence[A], list[B]]: ...
-    def map(self, step: Any, **options: Unpack[MapOptions]) -> Flow[Any, Any]:
+    def map(self, step: Any, **options: Any) -> Flow[Any, Any]:
         """See `Flow.map`."""
         return super().map(step, **options)
 

@@ -7,6 +7,7 @@ from typing import Any, assert_type
 from sayiir import (
     Flow,
     LoopResult,
+    MapError,
     OnMax,
     RetryPolicy,
     TaskContext,
@@ -85,7 +86,7 @@ def words(text: str) -> list[str]:
 
 # A map takes the items of a list and gives a list.
 sizes = Flow("map").then(words).map(length, concurrency=4, on_error="collect").build()
-assert_type(sizes, Workflow[str, list[int]])
+assert_type(sizes, Workflow[str, list[int | MapError]])
 assert_type(Flow("map").map(halve).build(), Workflow[Sequence[int], list[float]])
 assert_type(Flow("map").map(chained).build(), Workflow[Sequence[str], list[str]])
 assert_type(Flow("map").then(words).map(chained).build(), Workflow[str, list[str]])

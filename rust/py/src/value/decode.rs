@@ -260,11 +260,11 @@ impl<'a, 'py> Decoder<'a, 'py> {
     }
 
     fn byte(&mut self) -> Outcome<u8> {
-        if self.pos < self.end {
-            if let Some(&byte) = self.input.get(self.pos) {
-                self.pos += 1;
-                return Ok(byte);
-            }
+        if self.pos < self.end
+            && let Some(&byte) = self.input.get(self.pos)
+        {
+            self.pos += 1;
+            return Ok(byte);
         }
         Err(self.failure(self.pos, "a value is missing: the bytes end here"))
     }

@@ -52,10 +52,10 @@ impl Keys {
         }
         let places = self.places.get_or_insert_with(borrow_places);
         let place = &mut places[place_of(bytes)];
-        if let Some(kept) = place {
-            if &kept.bytes[..usize::from(kept.len)] == bytes {
-                return Ok(kept.text.bind(py).clone());
-            }
+        if let Some(kept) = place
+            && &kept.bytes[..usize::from(kept.len)] == bytes
+        {
+            return Ok(kept.text.bind(py).clone());
         }
         let text = PyString::from_bytes(py, bytes)?;
         let mut kept = Kept {

@@ -6,11 +6,17 @@ use std::sync::Arc;
 use sayiir_core::Bytes;
 use sayiir_core::event::Event;
 
+#[derive(Debug)]
+struct Buffered {
+    came_us: i64,
+    key: Option<Arc<str>>,
+    event: Event,
+}
+
 #[derive(Debug, Default)]
 pub struct EventBox {
     next: u64,
-    /// Each with the time it came, µs.
-    queue: VecDeque<(i64, Event)>,
+    queue: VecDeque<Buffered>,
     keys: HashSet<(Arc<str>, Arc<str>)>,
 }
 
@@ -18,26 +24,33 @@ impl EventBox {
     /// Buffers an event; `false` when its key was seen before.
     pub fn push(&mut self, name: &str, payload: Bytes, key: Option<&str>, now_us: i64) -> bool {
         let name: Arc<str> = name.into();
-        if let Some(key) = key
-            && !self.keys.insert((Arc::clone(&name), key.into()))
+        let key: Option<Arc<str>> = key.map(Into::into);
+        if let Some(key) = &key
+            && !self.keys.insert((Arc::clone(&name), Arc::clone(key)))
         {
             return false;
         }
         let seq = self.next;
-        self.queue.push_back((now_us, Event { seq, name, payload }));
         self.next += 1;
+        self.queue.push_back(Buffered {
+            came_us: now_us,
+            key,
+            event: Event { seq, name, payload },
+        });
         true
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.queue.iter().any(|(_, event)| *event.name == *name)
+        self.queue
+            .iter()
+            .any(|buffered| *buffered.event.name == *name)
     }
 
     /// The oldest events for these names, as many per name as it is asked for.
     pub fn oldest(&self, names: &[Arc<str>]) -> Vec<Event> {
         let mut wanted: Vec<&Arc<str>> = names.iter().collect();
         let mut out = Vec::new();
-        for (_, event) in &self.queue {
+        for Buffered { event, .. } in &self.queue {
             if wanted.is_empty() {
                 break;
             }
@@ -50,12 +63,26 @@ impl EventBox {
     }
 
     pub fn remove(&mut self, seqs: &[u64]) {
-        self.queue.retain(|(_, event)| !seqs.contains(&event.seq));
+        self.queue
+            .retain(|buffered| !seqs.contains(&buffered.event.seq));
     }
 
-    /// Drops what came at this time or before.
+    /// Drops what came at this time or before as if it had never come, keys included.
     pub fn forget(&mut self, at_us: i64) {
-        self.queue.retain(|(came, _)| *came > at_us);
+        while self
+            .queue
+            .front()
+            .is_some_and(|oldest| oldest.came_us <= at_us)
+        {
+            if let Some(Buffered {
+                key: Some(key),
+                event,
+                ..
+            }) = self.queue.pop_front()
+            {
+                self.keys.remove(&(event.name, key));
+            }
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -92,5 +119,15 @@ mod tests {
             !events.push("a", payload(5), Some("k"), 0),
             "a consumed event's key stays known"
         );
+    }
+
+    #[test]
+    fn what_is_forgotten_takes_its_key_along() {
+        let mut events = EventBox::default();
+        assert!(events.push("a", payload(1), Some("k"), 1));
+        assert!(events.push("a", payload(2), None, 2));
+        events.forget(1);
+        assert!(events.push("a", payload(3), Some("k"), 3));
+        assert!(!events.push("a", payload(4), Some("k"), 4));
     }
 }
