@@ -248,3 +248,39 @@ async def test_a_failing_branch_does_not_wait_for_a_thread(backend: Backend) -> 
     finally:
         go_on.set()
     assert (await WorkflowClient(backend).status("i")).status is Status.FAILED
+
+
+async def test_a_cancel_leaves_alone_what_was_not_begun(backend: Backend) -> None:
+    client, started = WorkflowClient(backend), []
+
+    async def asks(x: int) -> None:
+        started.append(x)
+        if x == 0:
+            await client.cancel("i")
+        await asyncio.Event().wait()
+
+    workflow = Flow("f").then(lambda n: list(range(n)), name="many").map(asks).build()
+    async with Worker(backend, workflow, concurrency=256, poll_interval=NEVER):
+        handle = await client.submit(workflow, "i", 256)
+        with pytest.raises(WorkflowCancelled):
+            await handle.result(timeout=LONG)
+        begun = len(started)
+        assert 0 < begun < 256
+    assert len(started) == begun
+
+
+async def test_a_failure_leaves_alone_what_was_not_begun(backend: Backend) -> None:
+    started = []
+
+    async def fails(x: int) -> None:
+        started.append(x)
+        raise ValueError(x)
+
+    workflow = Flow("f").then(lambda n: list(range(n)), name="many").map(fails).build()
+    async with Worker(backend, workflow, concurrency=256, poll_interval=NEVER):
+        handle = await WorkflowClient(backend).submit(workflow, "i", 256)
+        with pytest.raises(WorkflowFailed):
+            await handle.result(timeout=LONG)
+    # Without a commit to wait for, the first failure is the last start.
+    assert started[0] == 0
+    assert len(started) < 256

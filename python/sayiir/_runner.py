@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import Callable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -110,8 +111,8 @@ class Drive:
     """One held instance while it is driven."""
 
     __slots__ = (
-        "_closing", "_finished", "_helpers", "_loop", "_strands", "_timer", "_timer_at",
-        "error", "run", "runner", "state", "wake_at",
+        "_called", "_closing", "_finished", "_helpers", "_loop", "_strands", "_surplus",
+        "_timer", "_timer_at", "error", "run", "runner", "state", "wake_at",
     )  # fmt: skip
 
     def __init__(self, runner: Runner, run: Run) -> None:
@@ -122,6 +123,9 @@ class Drive:
         self.error: BaseException | None = None
         self._loop = asyncio.get_running_loop()
         self._strands: list[Strand] = []
+        # Handed out by the engine and not begun, and how many coroutines are on their way to them.
+        self._surplus: deque[Step] = deque()
+        self._called = 0
         self._helpers: set[asyncio.Task[Any]] = set()
         self._finished: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -171,13 +175,16 @@ class Drive:
         runner, run = self.runner, self.run
         now, completed, call = runner.now, run.completed, runner.invoker.call
         cancelling = strand.task.cancelling
+        surplus = self._surplus
         while True:
             if type(answer) is Step:
                 step = answer
             else:
                 following = await self._follow(answer)
                 if following is None:
-                    return
+                    if not surplus:
+                        return
+                    following = surplus.popleft()
                 step = following
             current.set(step)
             strand.step = step
@@ -285,11 +292,11 @@ class Drive:
                 self._note(turn)
                 if not steps:
                     return None
-                for step in steps[1:]:
-                    self._help(step)
+                self._surplus.extend(steps[1:])
+                self._call_help()
                 return steps[0]
-            for step in steps:
-                self._help(step)
+            self._surplus.extend(steps)
+            self._call_help()
             (reply,) = await self.runner.backend.commit((turn.commit,))
             answer = self.run.committed(
                 reply.kind,
@@ -327,16 +334,29 @@ class Drive:
         self._timer = None
         self.attend_soon()
 
-    def _help(self, step: Step) -> None:
-        self._spawn(step)
+    def _call_help(self) -> None:
+        """Let further coroutines come for the surplus, two at a time; each of them calls more.
 
-    def _spawn(self, answer: Step | Turn | None) -> None:
-        """Let another coroutine go on from `answer`, or attend to news when there is none."""
-        task = self._loop.create_task(self._helper(answer))
+        So what does not suspend is done by the coroutines at work, without a task for each step,
+        and what does suspend has everybody at it after a few turns of the loop.
+        """
+        while self._called < min(2, len(self._surplus)):
+            self._called += 1
+            self._spawn(None, spare=True)
+
+    def _spawn(self, answer: Step | Turn | None, *, spare: bool = False) -> None:
+        """Let another coroutine go on from `answer`, from the surplus, or from the news."""
+        task = self._loop.create_task(self._helper(answer, spare))
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
 
-    async def _helper(self, answer: Step | Turn | None) -> None:
+    async def _helper(self, answer: Step | Turn | None, spare: bool) -> None:
+        if spare:
+            self._called -= 1
+            if not self._surplus:
+                return
+            answer = self._surplus.popleft()
+            self._call_help()
         task = asyncio.current_task()
         assert task is not None
         strand = Strand(task)
@@ -355,6 +375,7 @@ class Drive:
         """Something that is not a task's failure came up: stop, and let `go` raise it."""
         if self._closing is None:
             self._closing = error
+        self._surplus.clear()
         if self.state == "held":
             self.state = "broken"
         if self._finished is not None and not self._finished.done():
@@ -362,6 +383,12 @@ class Drive:
 
     def _stop(self, tickets: set[int] | None) -> None:
         """Stop running steps: these, unwanted; or with `None` all that can be, for a cancel."""
+        if tickets is None:
+            self._unstart()
+        elif self._surplus:
+            wanted = [step for step in self._surplus if step.ticket not in tickets]
+            self._surplus.clear()
+            self._surplus.extend(wanted)
         for strand in self._strands:
             step = strand.step
             if step is None or strand.stopped:
@@ -376,6 +403,12 @@ class Drive:
                 strand.stopped = True
                 strand.task.cancel()
 
+    def _unstart(self) -> None:
+        """Give back the steps that were handed out and that nobody has begun."""
+        while self._surplus:
+            step = self._surplus.popleft()
+            self._spawn(self.run.interrupted(step, self.runner.now()))
+
     # From outside, on the loop's thread.
 
     def attend_soon(self) -> None:
@@ -387,3 +420,4 @@ class Drive:
         """Start nothing new and give the instance back when the running steps are done."""
         if self.state == "held":
             self._spawn(self.run.drain(self.runner.now()))
+            self._unstart()
