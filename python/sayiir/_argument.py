@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn, cast
 from weakref import WeakSet
 
-from ._core import check_name
+from ._policy import check_name
 from ._status import Status
 from ._task import define_task, task_metadata
 from ._workflow import Workflow
@@ -54,13 +54,7 @@ def checked_name(what: str, value: object) -> str:
     >>> checked_name("instance_id", "order-1")
     'order-1'
     """
-    if not isinstance(value, str):
-        raise TypeError(f"{what} must be a str, got {type(value).__name__}")
-    try:
-        check_name(what, value)
-    except UnicodeEncodeError as failure:
-        raise _surrogate(what, failure) from None
-    return value
+    return check_name(what, value)
 
 
 def checked_note(what: str, value: object) -> str | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from . import _core
 from ._duration import parse_duration
 
 __all__ = [
@@ -30,7 +31,6 @@ DEFAULT_PRIORITY = 3
 """The priority of a task that says nothing; 1 goes first, 5 last."""
 
 _RUN_IN = ("thread", "inline", "process")
-_MAX_NAME_BYTES = 256
 _MAX_DESCRIPTION_CHARS = 10_000
 _MAX_TAGS = 20
 _MAX_TAG_CHARS = 64
@@ -157,7 +157,7 @@ class TaskMetadata:
         return self.name
 
 
-def check_name(what: str, name: str) -> str:
+def check_name(what: str, name: object) -> str:
     """The name as a plain `str`, if it is one that can be stored, shown and put into a path.
 
     Args:
@@ -173,25 +173,15 @@ def check_name(what: str, name: str) -> str:
     """
     if not isinstance(name, str):
         raise TypeError(f"{what} must be a str, got {type(name).__name__}")
-    if not name:
-        raise ValueError(f"{what} must not be empty")
-    # Four bytes is the most a character takes, so a huge text is refused before it is encoded.
-    if len(name) > _MAX_NAME_BYTES:
-        raise ValueError(
-            f"{what} is {len(name)} characters long; the limit is {_MAX_NAME_BYTES} bytes of UTF-8"
-        )
     try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise ValueError(f"{what} {name!r} holds a lone surrogate, which is no text") from None
-    if size > _MAX_NAME_BYTES:
+        # The rule itself is the engine's: one for every name, in every place.
+        _core.check_name(what, name)
+    except UnicodeEncodeError as failure:
+        at = failure.start
         raise ValueError(
-            f"{what} is {size} bytes long; the limit is {_MAX_NAME_BYTES} bytes of UTF-8"
-        )
-    if any(c < " " or "\x7f" <= c <= "\x9f" for c in name):
-        raise ValueError(f"{what} {name!r} holds a control character")
-    if name.isspace():
-        raise ValueError(f"{what} {name!r} is only white space")
+            f"{what} must be text that UTF-8 can hold; "
+            f"it has the lone surrogate U+{ord(name[at]):04X} at position {at}"
+        ) from None
     # A subclass, such as a member of a string enum, is stored as the text it stands for.
     return str.__str__(name)
 

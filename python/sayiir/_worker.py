@@ -33,11 +33,11 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from ._core import Claimant, Run, check_name
+from ._core import Claimant, Run
 from ._duration import Duration, parse_duration
 from ._invoke import Invoker, default_processes
 from ._leases import keep_leases
-from ._policy import whole_number
+from ._policy import check_name, whole_number
 from ._runner import Runner
 from ._watchdog import Watchdog
 from ._workflow import Workflow
@@ -605,14 +605,12 @@ def _listed(given: object) -> tuple[object, ...]:
 
 
 def _checked_id(worker_id: object) -> str:
-    if not isinstance(worker_id, str):
-        raise TypeError(f"worker_id must be a str, got {type(worker_id).__name__}")
-    check_name("worker_id", worker_id)
-    if len(worker_id.encode()) > MAX_WORKER_ID_BYTES:
+    name = check_name("worker_id", worker_id)
+    if len(name.encode()) > MAX_WORKER_ID_BYTES:
         raise ValueError(
-            f"worker_id is {len(worker_id.encode())} bytes long; the limit is {MAX_WORKER_ID_BYTES}"
+            f"worker_id is {len(name.encode())} bytes long; the limit is {MAX_WORKER_ID_BYTES}"
         )
-    return worker_id
+    return name
 
 
 def _default_id() -> str:
