@@ -65,6 +65,9 @@ pub mod ext {
     pub const MAP_ERROR: u8 = 18;
 }
 
+/// How many items a claimed count makes room for at once.
+const TRUSTED: usize = 1024;
+
 /// Appends a header with an open checksum; returns where it begins, for [`seal`].
 pub fn begin(out: &mut Vec<u8>, kind: u8, codec: u8) -> usize {
     let start = out.len();
@@ -334,7 +337,7 @@ pub fn branch(key: &str, result: &[u8]) -> Bytes {
 pub fn named_items(body: &[u8]) -> Result<Vec<(&str, &[u8])>> {
     let mut reader = Reader::new(body);
     let count = reader.count()?;
-    let mut out = Vec::with_capacity(count);
+    let mut out = Vec::with_capacity(count.min(TRUSTED));
     for _ in 0..count {
         out.push((reader.text()?, reader.bytes()?));
     }
@@ -354,7 +357,7 @@ pub fn branch_parts(body: &[u8]) -> Result<(&str, &[u8])> {
 pub fn list_items(body: &[u8]) -> Result<Vec<Range<usize>>> {
     let mut reader = Reader::new(body);
     let count = reader.count()?;
-    let mut out = Vec::with_capacity(count);
+    let mut out = Vec::with_capacity(count.min(TRUSTED));
     for _ in 0..count {
         let len = reader.bytes()?.len();
         out.push(reader.position() - len..reader.position());

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use crate::definition::MAX_FAN_OUT;
 use crate::envelope::{self, Bytes, Reader, kind, put_int, put_uint};
 use crate::error::{Error, Result};
 use crate::policy::Tags;
@@ -121,12 +122,19 @@ impl Ref {
                     index,
                 }
             }
-            4 => Self::Region {
-                node: reader.uint32()?,
-                base: reader.uint32()?,
-                count: reader.uint32()?,
-                low: reader.uint32()?,
-            },
+            4 => {
+                let (node, base) = (reader.uint32()?, reader.uint32()?);
+                let (count, low) = (reader.uint32()?, reader.uint32()?);
+                if count as usize > MAX_FAN_OUT || base.checked_add(count).is_none() {
+                    return Err(Error::format("a position refers to too many strands"));
+                }
+                Self::Region {
+                    node,
+                    base,
+                    count,
+                    low,
+                }
+            }
             5 => {
                 let key = reader.uint32()?;
                 Self::Arm {

@@ -140,6 +140,29 @@ impl Machine {
             value: cell.value,
             ..Strand::default()
         };
+        let level = strand.levels.last().ok_or_else(misfit)?;
+        let kind = def
+            .block(level.block)
+            .nodes
+            .get(level.frame.at as usize)
+            .map(|node| &def.node(*node).kind);
+        let fits = match (&strand.phase, kind) {
+            (Phase::Ready, _) => true,
+            (Phase::Backoff { .. }, Some(kind)) => {
+                matches!(kind, NodeKind::Task { .. } | NodeKind::Route { .. })
+            }
+            (Phase::Sleeping { .. }, Some(kind)) => {
+                matches!(kind, NodeKind::Delay { .. } | NodeKind::DelayUntil { .. })
+            }
+            (Phase::Awaiting { .. }, Some(kind)) => matches!(kind, NodeKind::Wait { .. }),
+            (Phase::Joining { .. }, Some(kind)) => {
+                matches!(kind, NodeKind::Fork { .. } | NodeKind::Map { .. })
+            }
+            _ => false,
+        };
+        if !fits {
+            return Err(misfit());
+        }
         match strand.phase {
             Phase::Ready => self.work.push(id),
             Phase::Backoff { .. } | Phase::Sleeping { .. } | Phase::Awaiting { .. } => {
