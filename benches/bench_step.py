@@ -30,6 +30,8 @@ from sayiir._codec import decode_payload, encode_payload
 Timed = Callable[[], Awaitable[float]]
 
 LONG, SHORT = 1_010, 10
+ROUNDS = 120
+"""Enough for a quiet moment to be among them, which is what the best sample is after."""
 STEPS = LONG - SHORT
 
 
@@ -76,7 +78,8 @@ def bench_chain(ledger: Ledger) -> None:
         contenders[f"{kind} long"] = runs(workflow)
         contenders[f"{kind} short"] = runs(short[kind])
     best = {
-        name: min(times) for name, times in asyncio.run(interleave_async(contenders, 40)).items()
+        name: min(times)
+        for name, times in asyncio.run(interleave_async(contenders, ROUNDS)).items()
     }
     for kind in kinds:
         above = (best[f"{kind} long"] - best[f"{kind} short"] - best["bare"]) / STEPS * 1e6
