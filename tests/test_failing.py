@@ -388,3 +388,31 @@ async def test_an_output_inside_a_map_or_fork_is_refused_the_same(backend: Backe
     forked = Flow("f").fork().branch(generator).join(lambda x: x).build()
     error = await failure(backend, forked, "f")
     assert (error.task, error.error_type) == ("generator", "EncodeError")
+
+
+async def test_failures_in_a_row_let_the_loop_go(backend: Backend) -> None:
+    turns = 0
+
+    async def fails(x: int) -> None:
+        raise ValueError(x)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    workflow = (
+        Flow("f")
+        .then(lambda n: list(range(n)), name="many")
+        .map(fails, on_error="collect")
+        .then(len, name="count")
+        .build()
+    )
+    async with Worker(backend, workflow, concurrency=1, poll_interval=NEVER):
+        handle = await WorkflowClient(backend).submit(workflow, "i", 2000)
+        task = asyncio.create_task(others())
+        assert await handle.result(timeout=LONG) == 2000
+        task.cancel()
+    # They take tens of milliseconds in all; without a pause the loop would turn a few times.
+    assert turns > 20

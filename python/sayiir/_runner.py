@@ -202,17 +202,17 @@ class Drive:
                 outcome = self._raised(strand, step, error)
                 if outcome is None:
                     return
-                answer = outcome
-                continue
-            strand.step = None
-            if cancelling():
-                # It was to be stopped and returned first, or it cancelled the task it runs in.
-                await self._absorb(strand)
-            moment = now()
-            try:
-                answer = completed(step, value, moment)
-            except EncodeError as error:
-                answer = self._failed(step, error, retryable=False)
+                answer, moment = outcome, now()
+            else:
+                strand.step = None
+                if cancelling():
+                    # It was to be stopped and returned first, or cancelled the task it runs in.
+                    await self._absorb(strand)
+                moment = now()
+                try:
+                    answer = completed(step, value, moment)
+                except EncodeError as error:
+                    answer = self._failed(step, error, retryable=False)
             if moment > runner.until:
                 await asyncio.sleep(0)
                 runner.until = now() + SLICE
