@@ -1,18 +1,28 @@
-"""What a step costs in memory, and whether it costs more when there are many of them.
+"""What a step costs, and whether it costs more when there are many of them.
 
 A short instance is subtracted from a long one, so that submitting, claiming and ending are left
-out: what remains is steps. The floor is the bare awaited call.
+out: what remains is steps. The floor in memory is the bare awaited call.
+
+On SQLite a step waits for the disk, and disks have moods, so that a difference between two runs
+would tell of those. There the history of one instance says when each of its steps ended. The floor
+is one durable commit of the same two rows by a bare script, because the next step may not start
+before the checkpoint of the one before it is on the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from benches.ledger import Ledger
-from benches.stopwatch import interleave_async
+from benches.sqlite_floor import SqliteFloor, Synchronous
+from benches.stopwatch import best_stretch, interleave_async
+from benches.store import MEMORY, SQLITE, SQLITE_NORMAL, Store, ground
 from benches.workload import (
     PAYLOAD,
     bare,
@@ -24,8 +34,10 @@ from benches.workload import (
     noop_thread,
     toy,
 )
-from sayiir import InMemoryBackend, Workflow, run_workflow_async
+from sayiir import Workflow, run_workflow_async
 from sayiir._codec import decode_payload, encode_payload
+from sayiir._submission import fresh_id
+from sayiir.backends import Backend
 
 Timed = Callable[[], Awaitable[float]]
 
@@ -33,18 +45,42 @@ LONG, SHORT = 1_010, 10
 ROUNDS = 120
 """Enough for a quiet moment to be among them, which is what the best sample is after."""
 STEPS = LONG - SHORT
+DURABLE_ROUNDS = 8
+GROWTH_ROUNDS = 16
+WARM = 2
+"""Rounds that do not count, after which the write-ahead log has its length and is written over."""
+STRETCH = 100
+KINDS: tuple[tuple[Store, Synchronous], ...] = ((SQLITE, "full"), (SQLITE_NORMAL, "normal"))
+SHAPES: dict[str, tuple[Callable[[int], Workflow[Any, Any]], Callable[[int], Any]]] = {
+    "steps": (chain, lambda _: PAYLOAD),
+    "turns": (loop, lambda count: count),
+    "branches": (fork, lambda _: PAYLOAD),
+    "items": (lambda _: mapped(), lambda count: [PAYLOAD] * count),
+}
+"""What there may be many of: a workflow of so many, and its input."""
+FAN_OUT_ROUNDS = {MEMORY: 20, SQLITE: 8}
 
 
-def runs(workflow: Workflow[Any, Any], value: Any = PAYLOAD, times: int = 1) -> Timed:
-    """A contender that runs the workflow in memory and says how long one run took."""
+def runs(
+    workflow: Workflow[Any, Any], value: Any = PAYLOAD, times: int = 1, store: Store = MEMORY
+) -> Timed:
+    """A contender that runs the workflow on a fresh store and says how long one run took."""
 
     async def timed() -> float:
-        start = perf_counter()
-        for _ in range(times):
-            await run_workflow_async(workflow, value, backend=InMemoryBackend())
-        return (perf_counter() - start) / times
+        async with store.opened() as backend:
+            start = perf_counter()
+            for _ in range(times):
+                await run_workflow_async(workflow, value, backend=backend)
+            return (perf_counter() - start) / times
 
     return timed
+
+
+async def _moments(backend: Backend, workflow: Workflow[Any, Any], value: Any) -> list[float]:
+    """When each step of one instance alone ended, in order, as its history says."""
+    name = fresh_id()
+    await run_workflow_async(workflow, value, instance_id=name, backend=backend)
+    return sorted(row.step.ended_at for row in await backend.history(name))
 
 
 def calls(work: Callable[[int], Awaitable[object]], times: int) -> Timed:
@@ -142,8 +178,45 @@ async def _to_thread(times: int) -> None:
         value = await asyncio.to_thread(noop_thread, value)
 
 
+async def _alone(store: Store, synchronous: Synchronous) -> tuple[float, float]:
+    """Seconds of a step of one instance alone, and of a commit by a bare script, in turn."""
+    workflow = chain(STEPS)
+    steps, commits = [], []
+    with (
+        tempfile.TemporaryDirectory(prefix="sayiir-floor-", dir=ground()) as folder,
+        SqliteFloor(Path(folder), synchronous) as floor,
+    ):
+        async with store.opened() as backend:
+            for _ in range(WARM + DURABLE_ROUNDS):
+                ended = await _moments(backend, workflow, PAYLOAD)
+                steps.append(best_stretch([b - a for a, b in pairwise(ended)], STRETCH))
+                commits.append(best_stretch(floor.commits(STEPS), STRETCH))
+    return min(steps[WARM:]), min(commits[WARM:])
+
+
+def bench_alone(ledger: Ledger) -> None:
+    """One instance alone on SQLite, step after step, each checkpoint durable before the next.
+
+    Of a thousand steps and of a thousand commits the best hundred in a row count.
+    """
+    for store, synchronous in KINDS:
+        step, commit = asyncio.run(_alone(store, synchronous))
+        full = synchronous == "full"
+        ledger.enter(
+            "step",
+            f"{'' if full else '  '}{store.name}: async no-op, 100 B, one instance alone",
+            step * 1e3,
+            "ms",
+            against=commit * 1e3,
+            rival="one commit by a bare script",
+            judged=step / commit if full else None,
+            at_most=1.5 if full else None,
+            budget="≤ 1.5×" if full else "",
+        )
+
+
 def bench_growth(ledger: Ledger) -> None:
-    """One more step, turn, branch or item: near the thousandth against near the two hundredth.
+    """One more step, turn, branch or item in memory: near the thousandth against the two hundredth.
 
     The marginal cost between 800 and 1,000 is divided by the one between 100 and 300. Below 100 the
     start of as many coroutines as may run at once would hide what is looked for; the tenth is
@@ -151,53 +224,69 @@ def bench_growth(ledger: Ledger) -> None:
     """
     sizes = (100, 300, 800, 1_000)
     times = {100: 6, 300: 2, 800: 1, 1_000: 1}
-    turns, items = loop(1_000), mapped()
-    shapes: dict[str, Callable[[int], Timed]] = {
-        "steps": lambda n: runs(chain(n), PAYLOAD, times[n]),
-        "turns": lambda n: runs(turns, n, times[n]),
-        "branches": lambda n: runs(fork(n), PAYLOAD, times[n]),
-        "items": lambda n: runs(items, [PAYLOAD] * n, times[n]),
-    }
-    for shape, make in shapes.items():
-        contenders = {str(size): make(size) for size in sizes}
+    for shape, (make, value) in SHAPES.items():
+        contenders = {str(size): runs(make(size), value(size), times[size]) for size in sizes}
         samples = asyncio.run(interleave_async(contenders, 30))
         best = {int(size): min(times) for size, times in samples.items()}
-        late = (best[1_000] - best[800]) / 200 * 1e6
-        early = (best[300] - best[100]) / 200 * 1e6
-        ledger.enter(
-            "growth",
-            f"one more of 1,000 {shape}",
-            late,
-            "µs",
-            against=early,
-            rival="of 200",
-            judged=late / early,
-            at_most=1.1,
-            budget="≤ 1.1×",
-        )
+        late = (best[1_000] - best[800]) / 200
+        early = (best[300] - best[100]) / 200
+        _enter_growth(ledger, MEMORY, shape, late, early)
+
+
+async def _late_and_early(workflow: Workflow[Any, Any], value: Any) -> tuple[float, float]:
+    """Seconds of one more step near the thousandth and near the two hundredth."""
+    late, early = [], []
+    async with SQLITE_NORMAL.opened() as backend:
+        for _ in range(WARM + GROWTH_ROUNDS):
+            ended = await _moments(backend, workflow, value)
+            late.append((ended[990] - ended[790]) / 200)
+            early.append((ended[300] - ended[100]) / 200)
+    return min(late[WARM:]), min(early[WARM:])
+
+
+def bench_durable_growth(ledger: Ledger) -> None:
+    """The same on SQLite, within one long instance; without fsync, whose moods would hide it."""
+    for shape, (make, value) in SHAPES.items():
+        late, early = asyncio.run(_late_and_early(make(1_000), value(1_000)))
+        _enter_growth(ledger, SQLITE_NORMAL, shape, late, early)
+
+
+def _enter_growth(ledger: Ledger, store: Store, shape: str, late: float, early: float) -> None:
+    ledger.enter(
+        "growth",
+        f"{store.name}: one more of 1,000 {shape}",
+        late * 1e6,
+        "µs",
+        against=early * 1e6,
+        rival="of 200",
+        judged=late / early,
+        at_most=1.1,
+        budget="≤ 1.1×",
+    )
 
 
 def bench_fan_out(ledger: Ledger) -> None:
     """A branch and an item against a plain step, each less an instance of one step."""
-    contenders = {
-        "one": runs(chain(1), PAYLOAD, 5),
-        "chain": runs(chain(1_001)),
-        "fork": runs(fork(100), PAYLOAD, 5),
-        "map": runs(mapped(), [PAYLOAD] * 1_000),
-    }
-    samples = asyncio.run(interleave_async(contenders, 20))
-    best = {name: min(times) for name, times in samples.items()}
-    step = (best["chain"] - best["one"]) / 1_000 * 1e6
-    for name, what, count in (("fork", "fork of 100", 100), ("map", "map of 1,000", 1_000)):
-        each = (best[name] - best["one"]) / count * 1e6
-        ledger.enter(
-            "fan-out",
-            f"{what}, per item",
-            each,
-            "µs",
-            against=step,
-            rival="plain step",
-            judged=each / step,
-            at_most=2.0,
-            budget="≤ 2×",
-        )
+    for store, rounds in FAN_OUT_ROUNDS.items():
+        contenders = {
+            "one": runs(chain(1), PAYLOAD, 5, store),
+            "chain": runs(chain(1_001), store=store),
+            "fork": runs(fork(100), PAYLOAD, 5, store),
+            "map": runs(mapped(), [PAYLOAD] * 1_000, store=store),
+        }
+        samples = asyncio.run(interleave_async(contenders, rounds))
+        best = {name: min(times) for name, times in samples.items()}
+        step = (best["chain"] - best["one"]) / 1_000 * 1e6
+        for name, what, count in (("fork", "fork of 100", 100), ("map", "map of 1,000", 1_000)):
+            each = (best[name] - best["one"]) / count * 1e6
+            ledger.enter(
+                "fan-out",
+                f"{store.name}: {what}, per item",
+                each,
+                "µs",
+                against=step,
+                rival="plain step",
+                judged=each / step,
+                at_most=2.0,
+                budget="≤ 2×",
+            )

@@ -1,71 +1,100 @@
 """Instances of three steps from submit through a worker to the result, so many in flight at once.
 
-The rival is a backend in pure Python that keeps the same contract, under the same client, worker
-and engine: what remains between the two is what storing in Rust, without a way through Python for
-each step, is worth.
+In memory the rival is a backend in pure Python that keeps the same contract, under the same client,
+worker and engine: what remains between the two is what storing in Rust, without a way through
+Python for each step, is worth. On SQLite the floor is a bare script that writes the same rows with
+the same durability and no engine (`sqlite_floor`), taken in turn on the same file system.
 """
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import perf_counter
 
 from benches.ledger import Ledger
-from benches.python_backend import PythonBackend
+from benches.sqlite_floor import SqliteFloor, Synchronous
 from benches.stopwatch import interleave_async
+from benches.store import MEMORY, PYTHON, SQLITE, SQLITE_NORMAL, Store, ground
+from benches.worker_process import worker_processes
 from benches.workload import PAYLOAD, chain, noop
-from sayiir import InMemoryBackend, Worker, WorkflowClient
+from sayiir import Worker, WorkflowClient
 from sayiir.backends import Backend
+
+Timed = Callable[[], Awaitable[float]]
 
 WORKFLOW = chain(3)
 FLIGHTS = (1, 16, 64, 256)
 TARGET = 100_000
-"""Instances a second at 64 in flight."""
+"""Instances a second in memory at 64 in flight."""
+SQLITE_TARGETS = {64: 12_000, 256: 20_000}
+"""Instances a second on SQLite, fully durable, at so many in flight."""
+DURABLE_COUNTS = {1: 256, 16: 1_024, 64: 4_096, 256: 4_096}
+"""Enough of them that the write-ahead log is folded back several times within a sample."""
 
 
-def flows(
-    make: Callable[[], Backend], in_flight: int, count: int
-) -> Callable[[], Awaitable[float]]:
+async def _flow(backend: Backend, in_flight: int, count: int) -> float:
     """Seconds for an instance when so many submitters each wait for a result, then submit again."""
+    client = WorkflowClient(backend)
+
+    async def submitter() -> None:
+        for _ in range(count // in_flight):
+            handle = await client.submit(WORKFLOW, input=PAYLOAD)
+            await handle.result()
+
+    await asyncio.gather(*(submitter() for _ in range(in_flight)))  # Warm.
+    start = perf_counter()
+    await asyncio.gather(*(submitter() for _ in range(in_flight)))
+    return (perf_counter() - start) / count
+
+
+def flows(store: Store, in_flight: int, count: int) -> Timed:
+    """A contender: submitters and worker on one event loop."""
 
     async def timed() -> float:
-        backend = make()
-        client = WorkflowClient(backend)
-
-        async def submitter() -> None:
-            for _ in range(count // in_flight):
-                handle = await client.submit(WORKFLOW, input=PAYLOAD)
-                await handle.result()
-
-        async with Worker(backend, [WORKFLOW], concurrency=in_flight):
-            await asyncio.gather(*(submitter() for _ in range(in_flight)))  # Warm.
-            start = perf_counter()
-            await asyncio.gather(*(submitter() for _ in range(in_flight)))
-            return (perf_counter() - start) / count
+        async with (
+            store.opened() as backend,
+            Worker(backend, [WORKFLOW], concurrency=in_flight),
+        ):
+            return await _flow(backend, in_flight, count)
 
     return timed
 
 
-def batches(make: Callable[[], Backend], size: int, count: int) -> Callable[[], Awaitable[float]]:
+def flows_between(processes: int, in_flight: int, count: int) -> Timed:
+    """A contender: submitters here, and so many worker processes on the same file."""
+
+    async def timed() -> float:
+        async with (
+            SQLITE.opened() as backend,
+            worker_processes(backend, processes, WORKFLOW.workflow_id, in_flight),
+        ):
+            return await _flow(backend, in_flight, count)
+
+    return timed
+
+
+def batches(store: Store, size: int, count: int) -> Timed:
     """As `flows`, by one submitter that submits a batch and waits for all of it."""
 
     async def timed() -> float:
-        backend = make()
-        client = WorkflowClient(backend)
-        items = [(None, PAYLOAD)] * size
-        async with Worker(backend, [WORKFLOW], concurrency=size):
-            start = perf_counter()
-            for _ in range(count // size):
-                handles = await client.submit_many(WORKFLOW, items)
-                await asyncio.gather(*(handle.result() for handle in handles))
-            return (perf_counter() - start) / count
+        async with store.opened() as backend:
+            client = WorkflowClient(backend)
+            items = [(None, PAYLOAD)] * size
+            async with Worker(backend, [WORKFLOW], concurrency=size):
+                start = perf_counter()
+                for _ in range(count // size):
+                    handles = await client.submit_many(WORKFLOW, items)
+                    await asyncio.gather(*(handle.result() for handle in handles))
+                return (perf_counter() - start) / count
 
     return timed
 
 
-def hands_over(in_flight: int, count: int) -> Callable[[], Awaitable[float]]:
+def hands_over(in_flight: int, count: int) -> Timed:
     """The floor: as `flows` with futures and a deque alone, and nothing encoded, kept or leased."""
 
     async def timed() -> float:
@@ -104,20 +133,40 @@ def hands_over(in_flight: int, count: int) -> Callable[[], Awaitable[float]]:
     return timed
 
 
+def script(synchronous: Synchronous, in_flight: int, count: int) -> Timed:
+    """The floor on SQLite: the same rows, no engine."""
+
+    async def timed() -> float:
+        with (
+            tempfile.TemporaryDirectory(prefix="sayiir-floor-", dir=ground()) as folder,
+            SqliteFloor(Path(folder), synchronous) as floor,
+        ):
+            floor.instances(in_flight, count)  # Warm.
+            return floor.instances(in_flight, count)
+
+    return timed
+
+
+def _rates(contenders: dict[str, Timed], rounds: int) -> list[float]:
+    samples = asyncio.run(interleave_async(contenders, rounds))
+    return [1 / min(samples[name]) for name in contenders]
+
+
 def bench_instances(ledger: Ledger) -> None:
-    """3-step instances a second at 1, 16, 64 and 256 in flight."""
+    """3-step instances a second in memory at 1, 16, 64 and 256 in flight."""
     for in_flight in FLIGHTS:
-        contenders = {
-            "ours": flows(InMemoryBackend, in_flight, 1_024),
-            "python": flows(PythonBackend, in_flight, 1_024),
-            "floor": hands_over(in_flight, 1_024),
-        }
-        samples = asyncio.run(interleave_async(contenders, 10))
-        ours, python, floor = (1 / min(samples[name]) for name in ("ours", "python", "floor"))
+        ours, python, floor = _rates(
+            {
+                "ours": flows(MEMORY, in_flight, 1_024),
+                "python": flows(PYTHON, in_flight, 1_024),
+                "floor": hands_over(in_flight, 1_024),
+            },
+            10,
+        )
         budgeted = in_flight == 64
         ledger.enter(
             "throughput",
-            f"3-step instances, {in_flight} in flight",
+            f"memory: 3-step instances, {in_flight} in flight",
             ours,
             "/s",
             against=python,
@@ -147,17 +196,87 @@ def bench_instances(ledger: Ledger) -> None:
 def bench_batches(ledger: Ledger) -> None:
     """The same when one submitter hands in 64 or 256 at once."""
     for size in (64, 256):
-        contenders = {
-            "ours": batches(InMemoryBackend, size, 1_024),
-            "python": batches(PythonBackend, size, 1_024),
-        }
-        samples = asyncio.run(interleave_async(contenders, 6))
-        ours, python = (1 / min(samples[name]) for name in ("ours", "python"))
+        ours, python = _rates(
+            {"ours": batches(MEMORY, size, 1_024), "python": batches(PYTHON, size, 1_024)}, 6
+        )
         ledger.enter(
             "throughput",
-            f"3-step instances, in batches of {size}",
+            f"memory: 3-step instances, in batches of {size}",
             ours,
             "/s",
             against=python,
             rival="Python backend",
         )
+
+
+def bench_durable_instances(ledger: Ledger) -> None:
+    """3-step instances a second on SQLite, and with fewer promises (`synchronous="normal"`)."""
+    for in_flight in FLIGHTS:
+        count = DURABLE_COUNTS[in_flight]
+        ours, floor, relaxed, relaxed_floor = _rates(
+            {
+                "full": flows(SQLITE, in_flight, count),
+                "full floor": script("full", in_flight, count),
+                "normal": flows(SQLITE_NORMAL, in_flight, count),
+                "normal floor": script("normal", in_flight, count),
+            },
+            4,
+        )
+        target = SQLITE_TARGETS.get(in_flight)
+        ledger.enter(
+            "throughput",
+            f"{SQLITE.name}: 3-step instances, {in_flight} in flight",
+            ours,
+            "/s",
+            against=floor,
+            rival="bare script",
+            judged=ours if target else None,
+            at_least=target,
+            budget=f"≥ {target:,} /s" if target else "",
+        )
+        ledger.enter(
+            "throughput",
+            f"  {SQLITE_NORMAL.name}: the same",
+            relaxed,
+            "/s",
+            against=relaxed_floor,
+            rival="bare script",
+        )
+
+
+def bench_durable_batches(ledger: Ledger) -> None:
+    """One submitter, batches of 64 and 256, on SQLite."""
+    for size in (64, 256):
+        ours, floor = _rates(
+            {"ours": batches(SQLITE, size, 4_096), "floor": script("full", size, 4_096)}, 4
+        )
+        ledger.enter(
+            "throughput",
+            f"{SQLITE.name}: 3-step instances, in batches of {size}",
+            ours,
+            "/s",
+            against=floor,
+            rival="bare script",
+        )
+
+
+def bench_worker_processes(ledger: Ledger) -> None:
+    """Submitters in one process, one or two worker processes on the same file."""
+    for in_flight in (64, 256):
+        one, two, here = _rates(
+            {
+                "one": flows_between(1, in_flight, 2_048),
+                "two": flows_between(2, in_flight, 2_048),
+                "here": flows(SQLITE, in_flight, 2_048),
+            },
+            3,
+        )
+        for number, rate in (("one worker process", one), ("two worker processes", two)):
+            ledger.enter(
+                "throughput",
+                f"{SQLITE.name}: 3-step instances, {in_flight} in flight, {number}",
+                rate,
+                "/s",
+                against=here,
+                rival="all in one process",
+            )

@@ -1,6 +1,6 @@
 """Gives every bench the ledger, and shows it at the end.
 
-`make bench` runs every `bench_*` function of every `bench_*.py`. The table is printed after the
+`make bench` runs every `bench_*` function of every `bench_*.py`. The tables are printed after the
 last one, and `benches/results/latest.json` is written; a run worth keeping is copied from there.
 Setting `SAYIIR_BENCH_QUICK` to anything leaves the large sizes out.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benches.ledger import Ledger, table
+from benches.ledger import Ledger, tables
 
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
@@ -41,7 +41,7 @@ def pytest_terminal_summary(
         return
     ledger.write(LATEST)
     terminalreporter.section("benches")
-    for line in table(ledger.rows):
+    for line in tables(ledger.rows):
         terminalreporter.write_line(line)
     missed = sum(row.verdict == "missed" for row in ledger.rows)
     judged = sum(row.verdict != "" for row in ledger.rows)

@@ -1,7 +1,8 @@
 """The figures of one run: what was measured, against what, and whether the budget was kept.
 
-A bench enters rows; at the end they become one table for people and one JSON file for comparing
-runs. A missed budget is said, never raised: timings on somebody's machine are no reason to fail.
+A bench enters rows; at the end they become a table for each section, for people, and one JSON file
+for comparing runs. A missed budget is said, never raised: timings on somebody's machine are no
+reason to fail.
 
 The file holds `format` (1), the `machine`, the `versions`, whether it was a `quick` run, and the
 `rows` as `Row` has them. It knows nothing of how anything is measured.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -20,11 +22,12 @@ from typing import Any
 
 import msgspec
 
+from benches.store import file_system
 from sayiir import _core
 
-__all__ = ["Ledger", "Row", "table"]
+__all__ = ["Ledger", "Row", "tables"]
 
-COLUMNS = ("section", "what", "ours", "against", "ratio", "budget", "verdict")
+COLUMNS = ("what", "ours", "against", "ratio", "budget", "verdict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +102,30 @@ class Ledger:
         path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def table(rows: Sequence[Row]) -> list[str]:
-    """The lines of a table of rows.
+def tables(rows: Sequence[Row]) -> list[str]:
+    """The lines of a table for each section, in the order the sections came.
 
-    >>> for line in table([Row("step", "async", 1.5, "µs", 0.5, "bare call")]): print(line)
-    section  what   ours    against           ratio  budget  verdict
-    step     async  1.5 µs  0.5 µs bare call  3×
+    >>> for line in tables([Row("step", "async", 1.5, "µs", 0.5, "bare call")]): print(line)
+    step
+      what   ours    against           ratio  budget  verdict
+      async  1.5 µs  0.5 µs bare call  3×
     """
+    sections: dict[str, list[Row]] = {}
+    for row in rows:
+        sections.setdefault(row.section, []).append(row)
+    return [line for name, its in sections.items() for line in (name, *_table(its))]
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
     cells = [COLUMNS]
     for row in rows:
         against = "" if row.against is None else f"{_figure(row.against)} {row.unit} {row.rival}"
         ratio = "" if row.ratio is None else f"{_figure(row.ratio)}×"
         ours = f"{_figure(row.ours)} {row.unit}"
-        cells.append((row.section, row.what, ours, against, ratio, row.budget, row.verdict))
+        cells.append((row.what, ours, against, ratio, row.budget, row.verdict))
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  " + "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
         for line in cells
     ]
 
@@ -136,6 +147,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": platform.system(),
         "kernel": platform.release(),
+        "file_system": file_system(),
         "load": round(os.getloadavg()[0], 2),
     }
 
@@ -146,6 +158,7 @@ def versions() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "sayiir": _core.__version__,
         "msgspec": msgspec.__version__,
+        "floor's sqlite": sqlite3.sqlite_version,
     }
 
 

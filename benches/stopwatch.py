@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
 from typing import TypeVar
 
-__all__ = ["Samples", "interleave", "interleave_async", "quantile"]
+__all__ = ["Samples", "best_stretch", "interleave", "interleave_async", "quantile"]
 
 W = TypeVar("W")
 
@@ -62,6 +62,16 @@ def _in_turn(contenders: Mapping[str, W], rounds: int) -> list[tuple[str, W]]:
         for number in range(rounds)
         for contender in (forth[::-1] if number % 2 else forth)
     ]
+
+
+def best_stretch(samples: Sequence[float], length: int) -> float:
+    """The mean of the best so many samples in a row: what a quiet moment of a long run looks like.
+
+    >>> best_stretch([9.0, 1.0, 2.0, 9.0], 2)
+    1.5
+    """
+    starts = range(0, len(samples) - length + 1, max(length // 2, 1))
+    return min(fmean(samples[start : start + length]) for start in starts)
 
 
 def quantile(samples: Sequence[float], share: float) -> float:

@@ -6,6 +6,7 @@ Nothing here measures anything.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from sayiir import Flow, LoopResult, Workflow, task
 __all__ = [
     "ORDER",
     "PAYLOAD",
+    "STARTED",
+    "WOKEN",
     "bare",
     "chain",
     "fork",
@@ -96,6 +99,16 @@ async def _drop(_: Any) -> None:
 
 async def _turn(left: int) -> LoopResult[int]:
     return LoopResult.again(left - 1) if left > 1 else LoopResult.done(0)
+
+
+async def _mark(_: Any) -> float:
+    return perf_counter()
+
+
+STARTED: Workflow[Any, float] = Flow("started").then(_mark).build()
+"""Returns when its task began, by the machine's own clock, which all its processes share."""
+WOKEN: Workflow[Any, float] = Flow("woken").wait_for_event("go").then(_mark).build()
+"""The same after an event."""
 
 
 async def bare(calls: int) -> None:

@@ -1,13 +1,21 @@
-"""What every test shares: how hypothesis searches, and how long a soak may take.
+"""What every test shares: the backends, how hypothesis searches, and how long a soak may take.
 
-Promises that no test fails because a machine was slow, and that a failing property prints what
-brings it back. Refuses to hold fixtures of one subject; they live beside their tests.
+Promises that a test which asks for a backend runs on every one, that no test fails because a
+machine was slow, and that a failing property prints what brings it back. Refuses to hold fixtures
+of one subject; they live beside their tests.
 """
 
 import os
+from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
+import pytest_asyncio
 from hypothesis import HealthCheck, settings
+from tests.stepping import Stage, Stages
+from tests.working import BACKENDS, Places
+
+from sayiir.backends import Backend
 
 # The clock is no judge: a shared machine would fail what is right.
 _ANY_MACHINE = settings(
@@ -16,6 +24,25 @@ _ANY_MACHINE = settings(
 settings.register_profile("each-change", _ANY_MACHINE)
 settings.register_profile("soak", _ANY_MACHINE, max_examples=2_000)
 settings.load_profile("each-change")
+
+
+@pytest_asyncio.fixture(params=BACKENDS)
+async def places(request: pytest.FixtureRequest) -> AsyncIterator[Places]:
+    """Makes backends: a test that uses it runs once on each kind."""
+    async with Places(request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def backend(places: Places) -> Backend:
+    """An empty backend: a test that uses it runs once on each kind."""
+    return places()
+
+
+@pytest.fixture
+def stages(places: Places) -> Stages:
+    """Makes stages: a test that uses it runs once on each kind of backend."""
+    return partial(Stage, places)
 
 
 @pytest.fixture(scope="session")

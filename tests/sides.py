@@ -5,6 +5,7 @@ here from the public parts. `facts_of` and `facts_at` say the same of a record a
 that they can be compared. Nothing is judged here.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,9 +118,9 @@ def facts_of(one: Record) -> dict[str, Any]:
 
 async def facts_at(side: Side, name: str) -> dict[str, Any]:
     """The same facts, as a client and the backend show them."""
-    status = await side.client.status(name)
-    row = await side.backend.get(name)
-    history = await side.client.history(name)
+    status, row, history = await asyncio.gather(
+        side.client.status(name), side.backend.get(name), side.client.history(name)
+    )
     assert len(history) == row.steps
     assert (status.signal_name == "go") is (status.signal_id is not None)
     return {

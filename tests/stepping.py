@@ -7,12 +7,13 @@ backend. It refuses to know threads, timers and retries; those belong to the rea
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sayiir import Flow, InMemoryBackend, Workflow, WorkflowClient
+from sayiir import Flow, Workflow, WorkflowClient
 from sayiir._codec import describe_error
 from sayiir._core import Claimant, Run, Step, Turn
+from sayiir.backends import Backend
 
 START = 1_700_000_000.0
 HOUR = 3600.0
@@ -99,11 +100,16 @@ class Held:
 
 
 class Stage:
-    """See the module's opening."""
+    """See the module's opening.
 
-    def __init__(self, *workflows: Workflow[Any, Any]) -> None:
+    Args:
+        make: Makes the backend, given its `clock`.
+        workflows: What its worker can do besides the `TOUR`.
+    """
+
+    def __init__(self, make: Callable[..., Backend], *workflows: Workflow[Any, Any]) -> None:
         self.now = START
-        self.backend = InMemoryBackend(clock=lambda: self.now)
+        self.backend = make(clock=lambda: self.now)
         self.client = WorkflowClient(self.backend)
         programs = [workflow.program for workflow in (TOUR, *workflows)]
         self.claimant = Claimant("stage", programs, lease_ttl=10 * HOUR)
@@ -148,4 +154,7 @@ class Stage:
         return instance_id
 
 
-__all__ = ["HOUR", "START", "STATES", "TOUR", "Held", "Stage", "first", "last"]
+Stages = Callable[..., Stage]
+"""Makes stages, given the workflows; what the fixture `stages` is."""
+
+__all__ = ["HOUR", "START", "STATES", "TOUR", "Held", "Stage", "Stages", "first", "last"]

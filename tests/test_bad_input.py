@@ -1,6 +1,7 @@
 """What client and backend refuse: the class, a sentence that names the argument, nothing stored.
 
-Every refusal is tried on a store in which one instance waits, and which must be the same after it.
+Every refusal is tried on every backend, with one instance that waits in it, and the store must be
+the same after it; the class is the same everywhere. What a URL may say is in `test_url.py`.
 What a flow refuses is in `test_flow.py`, what the codec refuses in `test_value_hostile.py`.
 """
 
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +21,14 @@ from sayiir import (
     Flow,
     InMemoryBackend,
     InstanceNotFoundError,
+    SqliteBackend,
     SyncWorkflowClient,
     WorkflowClient,
 )
 from sayiir._core import MAX_PAYLOAD_BYTES, MAX_VALUE_DEPTH
+from sayiir.backends import Backend
 
-from .stepping import TOUR, Stage
+from .stepping import TOUR, Stage, Stages
 
 Call = Callable[[Any, Any], Awaitable[Any]]
 
@@ -39,10 +43,16 @@ async def facts(stage: Stage) -> Any:
 
 
 async def refused(
-    call: Call, value: Any, error: type[Exception], words: str, *, exact: bool = True
+    stages: Stages,
+    call: Call,
+    value: Any,
+    error: type[Exception],
+    words: str,
+    *,
+    exact: bool = True,
 ) -> str:
     """Whether the call raises as it should and leaves the store as it was; the sentence."""
-    stage = Stage()
+    stage = stages()
     await stage.reach("waiting")
     before = await facts(stage)
     with pytest.raises(error) as raised:
@@ -104,23 +114,23 @@ OPTIONAL = {"submit", "submit_many", "key", "workflow"}
 
 @pytest.mark.parametrize("bad", BAD_NAMES.values(), ids=BAD_NAMES)
 @pytest.mark.parametrize("place", NAMED)
-async def test_a_bad_name(place: str, bad: str) -> None:
+async def test_a_bad_name(stages: Stages, place: str, bad: str) -> None:
     argument, call = NAMED[place]
-    await refused(call, bad, ValueError, argument)
+    await refused(stages, call, bad, ValueError, argument)
 
 
 @pytest.mark.parametrize("bad", [1, b"i", 1.5, ["i"], object(), True, None])
 @pytest.mark.parametrize("place", NAMED)
-async def test_a_name_that_is_no_text(place: str, bad: Any) -> None:
+async def test_a_name_that_is_no_text(stages: Stages, place: str, bad: Any) -> None:
     argument, call = NAMED[place]
     if not (bad is None and place in OPTIONAL):
-        await refused(call, bad, TypeError, argument)
+        await refused(stages, call, bad, TypeError, argument)
 
 
 @pytest.mark.parametrize("fine", FINE_NAMES)
-async def test_a_strange_name_is_taken_as_it_is(fine: str) -> None:
+async def test_a_strange_name_is_taken_as_it_is(stages: Stages, fine: str) -> None:
     workflow = Flow(fine).then(str, name=fine).wait_for_event(fine).build()
-    stage = Stage(workflow)
+    stage = stages(workflow)
     client = stage.client
     handle = await client.submit(workflow, fine, 1)
     assert handle.instance_id == fine
@@ -142,12 +152,12 @@ async def test_a_strange_name_is_taken_as_it_is(fine: str) -> None:
         await client.status(fine)
 
 
-def test_a_subclass_of_str_is_text() -> None:
+def test_a_subclass_of_str_is_text(backend: Backend) -> None:
     class Name(str):
         __slots__ = ()
 
     async def main() -> str:
-        client = WorkflowClient(InMemoryBackend())
+        client = WorkflowClient(backend)
         await client.submit(TOUR, Name("i"), 1)
         return (await client.status("i")).instance_id
 
@@ -167,22 +177,22 @@ BAD_NOTES = {"1 MB": "x" * 1_000_000, "4097": "x" * 4097, "NUL": "a\0", "surroga
 
 @pytest.mark.parametrize("bad", BAD_NOTES.values(), ids=BAD_NOTES)
 @pytest.mark.parametrize("place", NOTED)
-async def test_a_bad_note(place: str, bad: str) -> None:
+async def test_a_bad_note(stages: Stages, place: str, bad: str) -> None:
     argument, call = NOTED[place]
-    await refused(call, bad, ValueError, argument)
+    await refused(stages, call, bad, ValueError, argument)
 
 
 @pytest.mark.parametrize("bad", [1, b"why", object()])
 @pytest.mark.parametrize("place", NOTED)
-async def test_a_note_that_is_no_text(place: str, bad: Any) -> None:
+async def test_a_note_that_is_no_text(stages: Stages, place: str, bad: Any) -> None:
     argument, call = NOTED[place]
-    await refused(call, bad, TypeError, argument)
+    await refused(stages, call, bad, TypeError, argument)
 
 
 @pytest.mark.parametrize("fine", ["", "x" * 4096, "é" * 4096, "two\nlines\t\x1b", "😀'; --"])
 @pytest.mark.parametrize("place", NOTED)
-async def test_a_note_that_is_taken_as_it_is(place: str, fine: str) -> None:
-    stage = Stage()
+async def test_a_note_that_is_taken_as_it_is(stages: Stages, place: str, fine: str) -> None:
+    stage = stages()
     await stage.reach("waiting")
     await NOTED[place][1](stage.client, fine)
     status = await stage.client.status("i")
@@ -285,17 +295,17 @@ def cases(rows: list[TypeRow]) -> list[Any]:
 
 
 @pytest.mark.parametrize(("argument", "call", "bad"), cases(KINDS))
-async def test_a_wrong_kind(argument: str, call: Call, bad: Any) -> None:
-    await refused(call, bad, TypeError, argument)
+async def test_a_wrong_kind(stages: Stages, argument: str, call: Call, bad: Any) -> None:
+    await refused(stages, call, bad, TypeError, argument)
 
 
 @pytest.mark.parametrize(("argument", "call", "bad"), cases(VALUES))
-async def test_a_wrong_value(argument: str, call: Call, bad: Any) -> None:
-    await refused(call, bad, ValueError, argument)
+async def test_a_wrong_value(stages: Stages, argument: str, call: Call, bad: Any) -> None:
+    await refused(stages, call, bad, ValueError, argument)
 
 
-async def test_both_sides_of_the_limit() -> None:
-    client = Stage().client
+async def test_both_sides_of_the_limit(stages: Stages) -> None:
+    client = stages().client
     for limit in (1, 1000):
         assert (await client.list_instances(limit=limit)).next_cursor is None
     assert len(await client.list_instances(id_prefix="x" * 256)) == 0
@@ -307,12 +317,12 @@ async def test_both_sides_of_the_limit() -> None:
         assert (await handle.refresh()).status == handle.status
 
 
-def test_a_generator_task_has_no_result() -> None:
+def test_a_generator_task_has_no_result(stages: Stages) -> None:
     def stream(x: int) -> Any:
         yield x
 
     async def main() -> None:
-        await refused(lambda c, bad: c.get_task_result("i", bad), stream, TypeError, "task")
+        await refused(stages, lambda c, bad: c.get_task_result("i", bad), stream, TypeError, "task")
 
     asyncio.run(main())
 
@@ -357,27 +367,31 @@ SENDS: dict[str, Call] = {
 
 @pytest.mark.parametrize("make", PAYLOADS.values(), ids=PAYLOADS)
 @pytest.mark.parametrize("place", SENDS)
-async def test_an_input_that_cannot_be_stored(place: str, make: Callable[[], Any]) -> None:
-    text = await refused(SENDS[place], make(), EncodeError, "nothing was stored")
+async def test_an_input_that_cannot_be_stored(
+    stages: Stages, place: str, make: Callable[[], Any]
+) -> None:
+    text = await refused(stages, SENDS[place], make(), EncodeError, "nothing was stored")
     assert "'tour'" in text
 
 
 @pytest.mark.parametrize("make", PAYLOADS.values(), ids=PAYLOADS)
-async def test_an_event_that_cannot_be_stored(make: Callable[[], Any]) -> None:
-    stage = Stage()
+async def test_an_event_that_cannot_be_stored(stages: Stages, make: Callable[[], Any]) -> None:
+    stage = stages()
     await stage.reach("awaiting_signal")
     with pytest.raises(EncodeError, match="event 'go' was not sent to instance 'i'"):
         await stage.client.send_event("i", "go", make())
     assert (await stage.client.status("i")).status == "awaiting_signal"
 
 
-async def test_the_payload_is_not_quoted() -> None:
+async def test_the_payload_is_not_quoted(stages: Stages) -> None:
     secret = "correct horse battery staple"
     for call in (
         lambda c, bad: c.submit(TOUR, "new", bad),
         lambda c, bad: c.send_event("i", "go", bad),
     ):
-        text = await refused(call, [secret, {"password": secret}, object()], EncodeError, "object")
+        text = await refused(
+            stages, call, [secret, {"password": secret}, object()], EncodeError, "object"
+        )
         assert secret not in text
 
 
@@ -385,7 +399,9 @@ async def test_the_payload_is_not_quoted() -> None:
 
 
 @pytest.mark.parametrize("client", [WorkflowClient, SyncWorkflowClient])
-@pytest.mark.parametrize("bad", [None, 1, "memory://", object(), InMemoryBackend, {}])
+@pytest.mark.parametrize(
+    "bad", [None, 1, "memory://", object(), InMemoryBackend, SqliteBackend, {}]
+)
 def test_a_wrong_backend(client: Any, bad: Any) -> None:
     with pytest.raises(TypeError, match="backend must be a backend object"):
         client(bad)
@@ -417,7 +433,7 @@ BAD_URLS = [
     f"memory://{SECRET}",
     f"user:{SECRET}@host://db",
     f"postgresql://user:{SECRET}@host/db",
-    f"sqlite:///{SECRET}",
+    f"sqlite://{SECRET}",
     f"{SECRET} ://",
     f"{SECRET}" * 10 + "://",
     "postgresql\0://",
@@ -433,32 +449,88 @@ def test_a_bad_url_is_refused_and_not_quoted(client: Any, bad: str) -> None:
 
 
 def test_an_unknown_scheme_is_named() -> None:
-    with pytest.raises(ValueError, match=r"'postgresql'.* this version has memory://"):
+    with pytest.raises(ValueError, match=r"'postgresql'.* this version has memory://, sqlite:///"):
         WorkflowClient.from_url("postgresql://host/db")
 
 
-@pytest.mark.parametrize("bad", [None, 1, b"memory://"])
+@pytest.mark.parametrize("bad", [1, b"memory://", ["memory://"]])
 def test_a_url_that_is_no_text(bad: Any) -> None:
     with pytest.raises(TypeError, match="url"):
         WorkflowClient.from_url(bad)
 
 
-@pytest.mark.parametrize("setting", ["keep_completed", "keep_events"])
+SETTINGS = [
+    *(
+        (kind, setting)
+        for kind in ("memory", "sqlite")
+        for setting in ("keep_completed", "keep_events")
+    ),
+    ("sqlite", "timeout"),
+]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Backend]:
+    """Makes a backend of a kind, in a folder where nothing must be left when that is refused."""
+
+    def make(kind: str, **settings: Any) -> Backend:
+        if kind == "memory":
+            return InMemoryBackend(**settings)
+        return SqliteBackend(tmp_path / "new.db", **settings)
+
+    return make
+
+
+@pytest.mark.parametrize(("kind", "setting"), SETTINGS)
 @pytest.mark.parametrize("bad", [-1, math.nan, math.inf, 1e300, 1e18, "soon"])
-def test_a_bad_setting_of_the_memory_backend(setting: str, bad: Any) -> None:
+def test_a_bad_setting_of_a_backend(
+    made: Callable[..., Backend], tmp_path: Path, kind: str, setting: str, bad: Any
+) -> None:
     with pytest.raises(ValueError, match=setting):
-        InMemoryBackend(**{setting: bad})
+        made(kind, **{setting: bad})
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("setting", ["keep_completed", "keep_events"])
+@pytest.mark.parametrize(("kind", "setting"), SETTINGS)
 @pytest.mark.parametrize("bad", [True, b"1s", [1]])
-def test_a_setting_of_the_memory_backend_of_a_wrong_kind(setting: str, bad: Any) -> None:
+def test_a_setting_of_a_backend_of_a_wrong_kind(
+    made: Callable[..., Backend], tmp_path: Path, kind: str, setting: str, bad: Any
+) -> None:
     with pytest.raises(TypeError, match=setting):
-        InMemoryBackend(**{setting: bad})
+        made(kind, **{setting: bad})
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_the_sync_client_refuses_the_same() -> None:
-    with SyncWorkflowClient(InMemoryBackend()) as client:
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        *((word, ValueError) for word in ("", "FULL", "off", "full\0", "x" * 1_000_000)),
+        *((kind, TypeError) for kind in (1, None, True, b"full")),
+    ],
+)
+def test_how_a_file_is_written_is_one_of_two_words(
+    tmp_path: Path, bad: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="synchronous") as raised:
+        SqliteBackend(tmp_path / "new.db", synchronous=bad)
+    assert len(str(raised.value)) < 1000
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [None, 1, b"new.db", ["new.db"]])
+def test_a_path_that_is_no_path(bad: Any) -> None:
+    with pytest.raises(TypeError, match="path"):
+        SqliteBackend(bad)
+
+
+@pytest.mark.parametrize("bad", ["", "new\0.db", "new\ud800.db"])
+def test_a_path_that_names_no_file(bad: str) -> None:
+    with pytest.raises(ValueError, match="path"):
+        SqliteBackend(bad)
+
+
+def test_the_sync_client_refuses_the_same(backend: Backend) -> None:
+    with SyncWorkflowClient(backend) as client:
         with pytest.raises(ValueError, match="instance_id"):
             client.submit(TOUR, "", 1)
         with pytest.raises(TypeError, match="workflow"):

@@ -40,7 +40,7 @@ from sayiir import (
 from sayiir._loop_thread import LoopThread
 from sayiir.backends import Backend, InstanceRow, Listener
 
-from .stepping import HOUR, START, TOUR, Stage, first, last
+from .stepping import HOUR, START, TOUR, Stage, Stages, first, last
 
 
 @task("add-one")
@@ -83,11 +83,12 @@ class Watched(InMemoryBackend):
 
 def stage_of(backend: InMemoryBackend, *workflows: Workflow[Any, Any]) -> Stage:
     """A stage on this backend, with a clock that stands still."""
-    stage = Stage(*workflows)
-    backend.clock = stage.backend.clock
-    stage.backend = backend
-    stage.client = WorkflowClient(backend)
-    return stage
+
+    def adopt(clock: Callable[[], float]) -> Backend:
+        backend.clock = clock
+        return backend
+
+    return Stage(adopt, *workflows)
 
 
 def waiting(client: WorkflowClient) -> int:
@@ -130,8 +131,8 @@ async def test_an_id_is_generated() -> None:
     assert len(await client.list_instances()) == 50
 
 
-async def test_start_at_delays_the_start() -> None:
-    stage = Stage()
+async def test_start_at_delays_the_start(stages: Stages) -> None:
+    stage = stages()
     later = datetime.fromtimestamp(START, UTC) + timedelta(hours=1)
     handle = await stage.client.submit(TOUR, "i", 1, start_at=later)
     assert (handle.status, handle.details.wake_at) == ("waiting", later)
@@ -142,16 +143,16 @@ async def test_start_at_delays_the_start() -> None:
     assert await stage.run("i") == "parked"
 
 
-async def test_a_start_in_the_past_is_no_delay() -> None:
-    stage = Stage()
+async def test_a_start_in_the_past_is_no_delay(stages: Stages) -> None:
+    stage = stages()
     past = datetime(1960, 1, 1, tzinfo=UTC)
     handle = await stage.client.submit(TOUR, "i", 1, start_at=past)
     assert (handle.status, handle.details.wake_at) == ("in_progress", None)
     assert (await handle.refresh()).status == "in_progress"
 
 
-async def test_a_handle_keeps_its_status_until_it_is_refreshed() -> None:
-    stage = Stage(SUM)
+async def test_a_handle_keeps_its_status_until_it_is_refreshed(stages: Stages) -> None:
+    stage = stages(SUM)
     handle = await stage.client.submit(SUM, "s", 1)
     await stage.run("s")
     assert handle.details.is_in_progress()
@@ -159,8 +160,8 @@ async def test_a_handle_keeps_its_status_until_it_is_refreshed() -> None:
     assert (handle.status, handle.output) == ("completed", 6)
 
 
-async def test_a_handle_does_what_its_client_does() -> None:
-    stage = Stage()
+async def test_a_handle_does_what_its_client_does(stages: Stages) -> None:
+    stage = stages()
     handle = await stage.client.submit(TOUR, "i", 1)
     await handle.pause("a break", "ann")
     assert (await handle.refresh()).paused_by == "ann"
@@ -190,9 +191,9 @@ async def test_the_result_of_an_ended_instance_takes_one_look() -> None:
     assert waiting(stage.client) == 0
 
 
-async def test_an_output_of_none_is_a_result() -> None:
+async def test_an_output_of_none_is_a_result(stages: Stages) -> None:
     workflow = Flow("n").then(nothing).build()
-    stage = Stage(workflow)
+    stage = stages(workflow)
     handle = await stage.client.submit(workflow, "n", 1)
     assert_type(handle, WorkflowHandle[None])
     await stage.run("n")
@@ -215,8 +216,8 @@ async def test_waiting_takes_one_look_before_and_one_after() -> None:
     assert waiting(stage.client) == 0
 
 
-async def test_many_wait_for_one_and_one_for_many() -> None:
-    stage = Stage(SUM)
+async def test_many_wait_for_one_and_one_for_many(stages: Stages) -> None:
+    stage = stages(SUM)
     names = [f"s{n}" for n in range(20)]
     await stage.client.submit_many(SUM, [(name, n) for n, name in enumerate(names)])
     waits = [asyncio.create_task(stage.client.result(name)) for name in names * 3]
@@ -386,8 +387,8 @@ async def test_other_hints_make_nobody_look() -> None:
     assert await wait == 6
 
 
-async def test_a_failed_instance_raises_with_its_cause() -> None:
-    stage = Stage()
+async def test_a_failed_instance_raises_with_its_cause(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("failed")
     with pytest.raises(WorkflowFailed, match="told to fail") as raised:
         await stage.client.result("i")
@@ -414,8 +415,8 @@ async def test_a_failure_with_a_damaged_record_still_raises() -> None:
     assert raised.value.__cause__ is None
 
 
-async def test_a_cancelled_instance_raises() -> None:
-    stage = Stage()
+async def test_a_cancelled_instance_raises(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("in_progress")
     wait = asyncio.create_task(stage.client.result("i"))
     await asyncio.sleep(0)
@@ -425,8 +426,8 @@ async def test_a_cancelled_instance_raises() -> None:
     assert raised.value.status.reason == "no need"
 
 
-async def test_a_result_that_takes_too_long() -> None:
-    stage = Stage()
+async def test_a_result_that_takes_too_long(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("awaiting_signal")
     with pytest.raises(TimeoutError, match=r"'i' .*awaiting_signal") as raised:
         await stage.client.result("i", timeout=0.001)
@@ -437,15 +438,15 @@ async def test_a_result_that_takes_too_long() -> None:
     assert await stage.client.result("i", timedelta(seconds=1)) == {"event": 1}
 
 
-async def test_the_result_of_an_unknown_instance() -> None:
-    stage = Stage()
+async def test_the_result_of_an_unknown_instance(stages: Stages) -> None:
+    stage = stages()
     with pytest.raises(InstanceNotFoundError, match="'ghost'"):
         await stage.client.result("ghost")
     assert waiting(stage.client) == 0
 
 
-async def test_an_instance_that_is_deleted_under_a_waiter() -> None:
-    stage = Stage()
+async def test_an_instance_that_is_deleted_under_a_waiter(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("waiting")
     wait = asyncio.create_task(stage.client.result("i"))
     await asyncio.sleep(0)
@@ -465,8 +466,8 @@ async def test_a_damaged_output(damaged: bytes | None) -> None:
     assert (await stage.client.status("i")).status == "completed"
 
 
-async def test_a_cancelled_wait_leaves_nothing_behind() -> None:
-    stage = Stage()
+async def test_a_cancelled_wait_leaves_nothing_behind(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("waiting")
     waits = [asyncio.create_task(stage.client.result("i")) for _ in range(3)]
     await asyncio.sleep(0)
@@ -484,8 +485,8 @@ async def test_a_cancelled_wait_leaves_nothing_behind() -> None:
 # Results of single steps.
 
 
-async def test_a_task_result_by_name_path_and_function() -> None:
-    stage = Stage(SUM)
+async def test_a_task_result_by_name_path_and_function(stages: Stages) -> None:
+    stage = stages(SUM)
     await stage.client.submit(SUM, "s", 1)
     missing = object()
     assert await stage.client.get_task_result("s", "add-one") is None
@@ -501,9 +502,9 @@ async def test_a_task_result_by_name_path_and_function() -> None:
     assert await stage.client.get_task_result("s", triple) == 6
 
 
-async def test_a_task_that_returned_none_did_run() -> None:
+async def test_a_task_that_returned_none_did_run(stages: Stages) -> None:
     workflow = Flow("n").then(nothing).build()
-    stage = Stage(workflow)
+    stage = stages(workflow)
     await stage.client.submit(workflow, "n", 1)
     assert await stage.client.get_task_result("n", nothing, "never") == "never"
     await stage.run("n")
@@ -511,8 +512,8 @@ async def test_a_task_that_returned_none_did_run() -> None:
 
 
 @pytest.mark.parametrize("state", ["waiting", "paused", "completed", "cancelled"])
-async def test_a_task_result_in_any_state(state: str) -> None:
-    stage = Stage()
+async def test_a_task_result_in_any_state(stages: Stages, state: str) -> None:
+    stage = stages()
     await stage.reach("waiting")
     if state == "paused":
         await stage.client.pause("i")
@@ -528,9 +529,9 @@ async def test_a_task_result_in_any_state(state: str) -> None:
     assert (await stage.client.status("i")).status == state
 
 
-async def test_a_path_tells_equal_names_apart() -> None:
+async def test_a_path_tells_equal_names_apart(stages: Stages) -> None:
     workflow = Flow("twice").then(add_one).then(add_one).build()
-    stage = Stage(workflow)
+    stage = stages(workflow)
     await stage.client.submit(workflow, "t", 1)
     await stage.run("t")
     one, two = [node.id for node in workflow.iter_nodes()]
@@ -538,25 +539,25 @@ async def test_a_path_tells_equal_names_apart() -> None:
     assert await stage.client.get_task_result("t", two) == 3
 
 
-async def test_the_result_of_a_loop_body_is_a_loop_result() -> None:
+async def test_the_result_of_a_loop_body_is_a_loop_result(stages: Stages) -> None:
     workflow: Workflow[Any, Any] = Flow("l").loop(three_turns).build()
-    stage = Stage(workflow)
+    stage = stages(workflow)
     await stage.client.submit(workflow, "l", 1)
     await stage.run("l")
     assert await stage.client.get_task_result("l", three_turns) == LoopResult.done(3)
     assert await stage.client.result("l") == 3
 
 
-async def test_the_task_of_an_unknown_instance() -> None:
+async def test_the_task_of_an_unknown_instance(stages: Stages) -> None:
     with pytest.raises(InstanceNotFoundError):
-        await Stage().client.get_task_result("ghost", "first")
+        await stages().client.get_task_result("ghost", "first")
 
 
 # Lists, histories, deletion.
 
 
-async def test_instances_are_listed_newest_first_in_pages() -> None:
-    stage = Stage()
+async def test_instances_are_listed_newest_first_in_pages(stages: Stages) -> None:
+    stage = stages()
     names = [f"i{n:02}" for n in range(7)]
     await stage.client.submit_many(TOUR, [(name, 1) for name in names])
     page = await stage.client.list_instances(limit=3)
@@ -568,8 +569,8 @@ async def test_instances_are_listed_newest_first_in_pages() -> None:
     assert listed == names[::-1]
 
 
-async def test_each_filter_filters() -> None:
-    stage = Stage(SUM)
+async def test_each_filter_filters(stages: Stages) -> None:
+    stage = stages(SUM)
     await stage.reach("completed", "old-1")
     middle = datetime.fromtimestamp(stage.now, UTC) + timedelta(seconds=1)
     stage.now += 2
@@ -592,8 +593,8 @@ async def test_each_filter_filters() -> None:
     assert await ids(workflow=TOUR, status="in_progress", id_prefix="new") == ["new-2"]
 
 
-async def test_what_a_row_of_the_list_says() -> None:
-    stage = Stage()
+async def test_what_a_row_of_the_list_says(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("waiting")
     [info] = await stage.client.list_instances()
     start = datetime.fromtimestamp(START, UTC)
@@ -612,8 +613,8 @@ async def test_what_a_row_of_the_list_says() -> None:
     assert info.ended_at == start + timedelta(hours=1)
 
 
-async def test_history_tells_every_step() -> None:
-    stage = Stage()
+async def test_history_tells_every_step(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("completed")
     steps = await stage.client.history("i")
     start = datetime.fromtimestamp(START, UTC)
@@ -629,16 +630,16 @@ async def test_history_tells_every_step() -> None:
     assert (steps[0].error, steps[0].error_type) == (None, None)
 
 
-async def test_history_tells_what_failed() -> None:
-    stage = Stage()
+async def test_history_tells_what_failed(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("failed")
     [step] = await stage.client.history("i")
     assert (step.outcome, step.error_type, step.error) == ("failed", "ValueError", "told to fail")
 
 
 @pytest.mark.parametrize("state", ["completed", "failed", "cancelled"])
-async def test_an_ended_instance_is_deleted(state: str) -> None:
-    stage = Stage()
+async def test_an_ended_instance_is_deleted(stages: Stages, state: str) -> None:
+    stage = stages()
     await stage.reach(state)
     await stage.client.delete("i")
     for ask in (stage.client.status, stage.client.history, stage.client.delete):
@@ -648,8 +649,8 @@ async def test_an_ended_instance_is_deleted(state: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["in_progress", "waiting", "awaiting_signal", "paused"])
-async def test_a_live_instance_is_deleted_by_force_only(state: str) -> None:
-    stage = Stage()
+async def test_a_live_instance_is_deleted_by_force_only(stages: Stages, state: str) -> None:
+    stage = stages()
     await stage.reach(state)
     with pytest.raises(InvalidStateError, match="force=True"):
         await stage.client.delete("i")
@@ -659,16 +660,16 @@ async def test_a_live_instance_is_deleted_by_force_only(state: str) -> None:
         await stage.client.status("i")
 
 
-async def test_the_holder_of_a_deleted_instance_cannot_write() -> None:
-    stage = Stage()
+async def test_the_holder_of_a_deleted_instance_cannot_write(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("in_progress")
     held = await stage.take("i")
     await stage.client.delete("i", force=True)
     assert await held.finish() == "lost"
 
 
-async def test_the_history_and_status_of_an_unknown_instance() -> None:
-    stage = Stage()
+async def test_the_history_and_status_of_an_unknown_instance(stages: Stages) -> None:
+    stage = stages()
     for ask in (stage.client.history, stage.client.status, stage.client.delete):
         with pytest.raises(InstanceNotFoundError, match="'ghost'"):
             await ask("ghost")
@@ -753,8 +754,8 @@ async def test_a_closed_client_refuses_every_call() -> None:
     assert handle.details.is_in_progress()
 
 
-async def test_closing_sends_waiters_away() -> None:
-    stage = Stage()
+async def test_closing_sends_waiters_away(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("waiting")
     wait = asyncio.create_task(stage.client.result("i"))
     await asyncio.sleep(0)
@@ -776,7 +777,7 @@ async def test_clients_that_share_a_backend_close_apart() -> None:
 
 async def test_a_client_from_a_url_owns_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Closable()
-    monkeypatch.setattr("sayiir._client.open_backend", lambda url: backend)
+    monkeypatch.setattr("sayiir._client.connect", lambda url: backend)
     async with WorkflowClient.from_url("memory://", "use_existing") as client:
         assert client.backend is backend
         await client.with_conflict_policy("fail").close()
@@ -796,8 +797,8 @@ async def test_each_memory_url_is_a_place_of_its_own() -> None:
 # The client for code without a loop.
 
 
-def test_the_sync_client_does_the_same() -> None:
-    stage = Stage(SUM)
+def test_the_sync_client_does_the_same(stages: Stages) -> None:
+    stage = stages(SUM)
     with SyncWorkflowClient(stage.backend) as client:
         handle = client.submit(SUM, "s", 1)
         assert_type(handle, SyncWorkflowHandle[int])
@@ -820,8 +821,8 @@ def test_the_sync_client_does_the_same() -> None:
         assert repr(handle) == "<SyncWorkflowHandle 's' of 'sum': completed>"
 
 
-def test_the_sync_client_steers() -> None:
-    stage = Stage()
+def test_the_sync_client_steers(stages: Stages) -> None:
+    stage = stages()
     with SyncWorkflowClient(stage.backend) as client:
         one, two, three = client.submit_many(TOUR, [("a", 1), ("b", 2), ("c", 3)])
         one.cancel("no need", "ann")
@@ -846,8 +847,8 @@ async def test_the_sync_client_refuses_to_block_a_loop() -> None:
         _ = client.backend
 
 
-def test_one_sync_client_serves_many_threads() -> None:
-    stage = Stage(SUM)
+def test_one_sync_client_serves_many_threads(stages: Stages) -> None:
+    stage = stages(SUM)
     results: list[int] = []
     with SyncWorkflowClient(stage.backend) as client:
         submitted = threading.Barrier(9)
@@ -960,16 +961,14 @@ def test_the_thread_of_a_forgotten_sync_client_ends() -> None:
 # With a real worker.
 
 
-async def test_submit_and_result_with_a_worker() -> None:
-    backend = InMemoryBackend()
+async def test_submit_and_result_with_a_worker(backend: Backend) -> None:
     async with Worker(backend, [SUM]), WorkflowClient(backend) as client:
         handles = await client.submit_many(SUM, [(None, n) for n in range(100)])
         results = await asyncio.gather(*(handle.result("60s") for handle in handles))
     assert results == [3 * (n + 1) for n in range(100)]
 
 
-def test_the_sync_client_with_a_worker_of_its_own_thread() -> None:
-    backend = InMemoryBackend()
+def test_the_sync_client_with_a_worker_of_its_own_thread(backend: Backend) -> None:
     worker = Worker(backend, [SUM])
     worker.start()
     try:

@@ -11,30 +11,30 @@ from sayiir import (
     DefinitionMismatchError,
     EncodeError,
     Flow,
-    InMemoryBackend,
     InstanceAlreadyExistsError,
     InstanceNotFoundError,
     Workflow,
     WorkflowClient,
 )
+from sayiir.backends import Backend
 
-from .stepping import HOUR, STATES, TOUR, Stage
+from .stepping import HOUR, STATES, TOUR, Stages
 
 POLICIES = list(ConflictPolicy)
 OTHER: Workflow[Any, Any] = Flow("tour").then(str, name="other").build()
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_a_free_id_creates(policy: ConflictPolicy) -> None:
-    stage = Stage()
+async def test_a_free_id_creates(stages: Stages, policy: ConflictPolicy) -> None:
+    stage = stages()
     handle = await stage.client.submit(TOUR, "i", "in", conflict_policy=policy)
     assert handle.details.is_in_progress()
     assert (await stage.client.status("i")).is_in_progress()
 
 
 @pytest.mark.parametrize("state", STATES)
-async def test_fail_refuses_and_changes_nothing(state: str) -> None:
-    stage = Stage()
+async def test_fail_refuses_and_changes_nothing(stages: Stages, state: str) -> None:
+    stage = stages()
     await stage.reach(state)
     before = await stage.client.status("i")
     with pytest.raises(InstanceAlreadyExistsError, match=f"'i' already exists and is {state}") as e:
@@ -44,8 +44,8 @@ async def test_fail_refuses_and_changes_nothing(state: str) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-async def test_use_existing_answers_with_what_is_there(state: str) -> None:
-    stage = Stage()
+async def test_use_existing_answers_with_what_is_there(stages: Stages, state: str) -> None:
+    stage = stages()
     await stage.reach(state)
     before = await stage.client.status("i")
     handle = await stage.client.submit(TOUR, "i", "new", conflict_policy="use_existing")
@@ -59,8 +59,8 @@ async def test_use_existing_answers_with_what_is_there(state: str) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-async def test_terminate_existing_replaces(state: str) -> None:
-    stage = Stage()
+async def test_terminate_existing_replaces(stages: Stages, state: str) -> None:
+    stage = stages()
     await stage.reach(state)
     stage.now += 1
     handle = await stage.client.submit(TOUR, "i", "new", conflict_policy="terminate_existing")
@@ -75,8 +75,8 @@ async def test_terminate_existing_replaces(state: str) -> None:
     assert await stage.client.get_task_result("i", "first") == ["new"]
 
 
-async def test_terminate_existing_forgets_the_old_events() -> None:
-    stage = Stage()
+async def test_terminate_existing_forgets_the_old_events(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("waiting")
     await stage.client.send_event("i", "go", "old")
     await stage.client.submit(TOUR, "i", "new", conflict_policy="terminate_existing")
@@ -86,8 +86,8 @@ async def test_terminate_existing_forgets_the_old_events() -> None:
     assert (await stage.client.status("i")).signal_name == "go"
 
 
-async def test_a_late_write_of_the_replaced_run_is_refused() -> None:
-    stage = Stage()
+async def test_a_late_write_of_the_replaced_run_is_refused(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("in_progress")
     held = await stage.take("i")
     await stage.client.submit(TOUR, "i", "new", conflict_policy="terminate_existing")
@@ -98,8 +98,8 @@ async def test_a_late_write_of_the_replaced_run_is_refused() -> None:
 
 @pytest.mark.parametrize("policy", ["fail", "use_existing"])
 @pytest.mark.parametrize("state", STATES)
-async def test_another_definition_is_refused(state: str, policy: Any) -> None:
-    stage = Stage(OTHER)
+async def test_another_definition_is_refused(stages: Stages, state: str, policy: Any) -> None:
+    stage = stages(OTHER)
     await stage.reach(state)
     before = await stage.client.status("i")
     with pytest.raises(DefinitionMismatchError, match="'i'") as raised:
@@ -109,16 +109,16 @@ async def test_another_definition_is_refused(state: str, policy: Any) -> None:
     assert await stage.client.status("i") == before
 
 
-async def test_terminate_existing_replaces_another_definition() -> None:
-    stage = Stage(OTHER)
+async def test_terminate_existing_replaces_another_definition(stages: Stages) -> None:
+    stage = stages(OTHER)
     await stage.reach("waiting")
     await stage.client.submit(OTHER, "i", "new", conflict_policy="terminate_existing")
     assert await stage.run("i") == "completed"
     assert await stage.client.result("i") == "new"
 
 
-async def test_the_conflict_comes_before_the_encoding() -> None:
-    stage = Stage(OTHER)
+async def test_the_conflict_comes_before_the_encoding(stages: Stages) -> None:
+    stage = stages(OTHER)
     await stage.reach("completed")
     with pytest.raises(InstanceAlreadyExistsError):
         await stage.client.submit(TOUR, "i", object())
@@ -128,16 +128,16 @@ async def test_the_conflict_comes_before_the_encoding() -> None:
     assert handle.output == {"event": "out"}
 
 
-async def test_an_input_that_cannot_be_stored_replaces_nothing() -> None:
-    stage = Stage()
+async def test_an_input_that_cannot_be_stored_replaces_nothing(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("completed")
     with pytest.raises(EncodeError, match="nothing was stored for instance 'i'"):
         await stage.client.submit(TOUR, "i", object(), conflict_policy="terminate_existing")
     assert (await stage.client.status("i")).is_completed()
 
 
-async def test_the_clients_policy_and_the_calls_own() -> None:
-    stage = Stage()
+async def test_the_clients_policy_and_the_calls_own(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("completed")
     lenient = stage.client.with_conflict_policy("use_existing")
     assert lenient.backend is stage.backend
@@ -153,8 +153,8 @@ async def test_the_clients_policy_and_the_calls_own() -> None:
 # Batches.
 
 
-async def test_a_batch_creates_all_in_order() -> None:
-    stage = Stage()
+async def test_a_batch_creates_all_in_order(stages: Stages) -> None:
+    stage = stages()
     handles = await stage.client.submit_many(TOUR, [("a", 1), (None, 2), ("c", 3)])
     assert [handle.instance_id for handle in handles][::2] == ["a", "c"]
     for handle, value in zip(handles, (1, 2, 3), strict=True):
@@ -163,13 +163,15 @@ async def test_a_batch_creates_all_in_order() -> None:
         assert await stage.client.get_task_result(handle.instance_id, "first") == [value]
 
 
-async def test_an_empty_batch_is_nothing() -> None:
-    assert await Stage().client.submit_many(TOUR, []) == []
+async def test_an_empty_batch_is_nothing(stages: Stages) -> None:
+    assert await stages().client.submit_many(TOUR, []) == []
 
 
 @pytest.mark.parametrize("items", [[("new", 1), ("i", 2)], [("i", 2), ("new", 1)]])
-async def test_a_batch_with_a_conflict_creates_nothing(items: list[tuple[str, Any]]) -> None:
-    stage = Stage(OTHER)
+async def test_a_batch_with_a_conflict_creates_nothing(
+    stages: Stages, items: list[tuple[str, Any]]
+) -> None:
+    stage = stages(OTHER)
     await stage.reach("completed")
     with pytest.raises(InstanceAlreadyExistsError, match="'i'"):
         await stage.client.submit_many(TOUR, items)
@@ -179,15 +181,15 @@ async def test_a_batch_with_a_conflict_creates_nothing(items: list[tuple[str, An
         await stage.client.status("new")
 
 
-async def test_a_batch_with_an_input_that_cannot_be_stored_creates_nothing() -> None:
-    stage = Stage()
+async def test_a_batch_with_an_input_that_cannot_be_stored_creates_nothing(stages: Stages) -> None:
+    stage = stages()
     with pytest.raises(EncodeError, match="instance 'bad'"):
         await stage.client.submit_many(TOUR, [("good", 1), ("bad", object()), ("fine", 2)])
     assert len(await stage.client.list_instances()) == 0
 
 
-async def test_the_conflict_of_a_batch_comes_before_the_encoding() -> None:
-    stage = Stage()
+async def test_the_conflict_of_a_batch_comes_before_the_encoding(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("completed")
     items: list[tuple[str, Any]] = [("new", 1), ("i", object())]
     with pytest.raises(InstanceAlreadyExistsError):
@@ -200,8 +202,8 @@ async def test_the_conflict_of_a_batch_comes_before_the_encoding() -> None:
         await stage.client.submit_many(TOUR, items, conflict_policy="terminate_existing")
 
 
-async def test_a_batch_replaces_what_is_there() -> None:
-    stage = Stage()
+async def test_a_batch_replaces_what_is_there(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("failed")
     items = [("i", "again"), ("j", "new")]
     for handle in await stage.client.submit_many(TOUR, items, conflict_policy="terminate_existing"):
@@ -212,9 +214,8 @@ async def test_a_batch_replaces_what_is_there() -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_of_many_at_once_one_creates(policy: ConflictPolicy) -> None:
+def test_of_many_at_once_one_creates(backend: Backend, policy: ConflictPolicy) -> None:
     """Eight threads with a loop each, twenty ids; a barrier makes them start each id together."""
-    backend = InMemoryBackend()
     barrier = threading.Barrier(8)
     made: list[tuple[str, int, bool]] = []
     wrong: list[BaseException] = []

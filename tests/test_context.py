@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sayiir import (
+    Backend,
     Flow,
-    InMemoryBackend,
     RetryPolicy,
     SyncWorkflowClient,
     TaskContext,
@@ -74,8 +74,7 @@ def test_a_task_knows_itself(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_task_on_a_worker_knows_itself(way: str) -> None:
-    backend = InMemoryBackend()
+async def test_a_task_on_a_worker_knows_itself(backend: Backend, way: str) -> None:
     flow = Flow("know").then(WAYS[way]).build()
     async with Worker(backend, flow), asyncio.timeout(30):
         handle = await WorkflowClient(backend).submit(flow, "k-1")
@@ -206,7 +205,7 @@ def test_a_thread_that_timed_out_sees_that_nobody_waits() -> None:
     assert seen == [True]
 
 
-async def test_two_instances_at_once_do_not_see_each_other() -> None:
+async def test_two_instances_at_once_do_not_see_each_other(backend: Backend) -> None:
     @task("turns")
     async def turns(value: int) -> Any:
         seen = []
@@ -216,15 +215,13 @@ async def test_two_instances_at_once_do_not_see_each_other() -> None:
         return seen
 
     flow = Flow("turns").then(turns).build()
-    backend = InMemoryBackend()
     statuses = await asyncio.gather(
         *(run_durable_workflow_async(flow, f"t-{n}", n, backend) for n in range(20))
     )
     assert [status.output for status in statuses] == [[f"t-{n}"] * 5 for n in range(20)]
 
 
-async def test_a_client_works_inside_a_task() -> None:
-    backend = InMemoryBackend()
+async def test_a_client_works_inside_a_task(backend: Backend) -> None:
     child = Flow("child").then(lambda x: x * 2, name="twice").build()
 
     @task("parent")
@@ -239,8 +236,7 @@ async def test_a_client_works_inside_a_task() -> None:
         assert await handle.result() == 42
 
 
-async def test_a_sync_client_works_inside_a_sync_task() -> None:
-    backend = InMemoryBackend()
+async def test_a_sync_client_works_inside_a_sync_task(backend: Backend) -> None:
 
     @task("parent")
     def parent(value: int) -> Any:

@@ -1,7 +1,7 @@
 """Stored bytes that are damaged: the instance is set aside with its reason, the others go on.
 
-Only a backend that keeps bytes where a test can reach them can be damaged, so these run on the
-backend in pure Python; what meets the damage is the same engine for all.
+Bytes can be damaged on their way out of a backend in Python only, so these run on the one in pure
+Python; what meets the damage is the same engine for all. Damaged files are in `sqlite/`.
 """
 
 import asyncio
@@ -39,7 +39,6 @@ class Damaging(PythonBackend):
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
         self._rng = rng
-        self._spoiled = 0
 
     def spoil(self, data: bytes) -> bytes:
         """The bytes with one bit changed, or without their end."""

@@ -14,12 +14,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from benches.python_backend import PythonBackend
 
 from sayiir import (
     DefinitionMismatchError,
     Flow,
-    InMemoryBackend,
     LoopResult,
     RetryPolicy,
     Worker,
@@ -31,8 +29,9 @@ from sayiir import (
 )
 from sayiir.testing import HandWorker, VirtualClock, new_instance
 
+from .working import Places
+
 HOUR = 3600.0
-BACKENDS = [InMemoryBackend, PythonBackend]
 
 
 def named(name: str, function: Callable[[Any], Any], **options: Any) -> Any:
@@ -107,9 +106,9 @@ STRUCTURE = {
 }
 
 
-def make(backend: Callable[..., Any]) -> tuple[Any, VirtualClock, WorkflowClient]:
+def make(places: Places) -> tuple[Any, VirtualClock, WorkflowClient]:
     clock = VirtualClock()
-    made = backend(clock=clock)
+    made = places(clock=clock)
     return made, clock, WorkflowClient(made)
 
 
@@ -161,13 +160,12 @@ def test_structure_is_in_the_hash(edit: str) -> None:
     assert STRUCTURE[edit].build().definition_hash != OLD.build().definition_hash
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("middle", [False, True], ids=["before", "middle"])
 @pytest.mark.parametrize("edit", TUNING)
 async def test_an_instance_goes_on_with_the_new_tuning(
-    edit: str, middle: bool, backend: Callable[..., Any]
+    edit: str, middle: bool, places: Places
 ) -> None:
-    place, clock, client = make(backend)
+    place, clock, client = make(places)
     new = TUNING[edit]
     workflow = new.build()
     await start(place, client, OLD.build(), middle=middle)
@@ -183,16 +181,15 @@ async def test_an_instance_goes_on_with_the_new_tuning(
     assert len(tasks) == len(set(tasks))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("middle", [False, True], ids=["before", "middle"])
 @pytest.mark.parametrize("edit", STRUCTURE)
 async def test_another_structure_never_touches_it_and_says_so(
     edit: str,
     middle: bool,
-    backend: Callable[..., Any],
+    places: Places,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    place, clock, client = make(backend)
+    place, clock, client = make(places)
     old, new = OLD.build(), STRUCTURE[edit].build()
     await start(place, client, old, middle=middle)
     clock.advance(HOUR)
@@ -237,8 +234,8 @@ async def test_another_structure_never_touches_it_and_says_so(
     assert output == ["paid-charge old-pack old"]
 
 
-async def test_a_new_start_may_take_the_place_of_an_old_structure() -> None:
-    place, _, client = make(InMemoryBackend)
+async def test_a_new_start_may_take_the_place_of_an_old_structure(places: Places) -> None:
+    place, _, client = make(places)
     await start(place, client, OLD.build(), middle=True)
     new = STRUCTURE["renamed"].build()
     await client.submit(new, "o-1", "again", conflict_policy="terminate_existing")
@@ -247,8 +244,8 @@ async def test_a_new_start_may_take_the_place_of_an_old_structure() -> None:
     assert await client.history("o-1") == []
 
 
-async def test_a_smaller_number_of_retries_counts_the_attempts_made() -> None:
-    place, clock, client = make(InMemoryBackend)
+async def test_a_smaller_number_of_retries_counts_the_attempts_made(places: Places) -> None:
+    place, clock, client = make(places)
 
     def flaky(retries: int) -> Workflow[Any, Any]:
         policy = RetryPolicy(retries, initial_delay_secs=60.0)
@@ -267,8 +264,8 @@ async def test_a_smaller_number_of_retries_counts_the_attempts_made() -> None:
     assert (await client.status("f-1")).status == "failed"
 
 
-async def test_new_tags_are_asked_of_the_next_worker() -> None:
-    place, _, client = make(InMemoryBackend)
+async def test_new_tags_are_asked_of_the_next_worker(places: Places) -> None:
+    place, _, client = make(places)
 
     def tagged(tags: list[str]) -> Workflow[Any, Any]:
         last = named("last", lambda x: x, tags=tags)

@@ -11,15 +11,14 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from benches.python_backend import PythonBackend
 
 from sayiir import (
     Flow,
-    InMemoryBackend,
     InstanceNotFoundError,
     InvalidStateError,
     Worker,
@@ -28,7 +27,11 @@ from sayiir import (
     get_task_context,
     task,
 )
+from sayiir._core import Claim, Claimant
+from sayiir.backends import Listener
 from sayiir.testing import VirtualClock
+
+from .working import Altered, Places
 
 HOUR = 3600.0
 ENDED = ("completed", "failed", "cancelled")
@@ -38,15 +41,54 @@ STATES = (
 )
 ACTS = ("cancel", "pause", "unpause", "event", "open")
 EACH_CHANGE, LONG = 1_000, 5_000
-BACKENDS = [InMemoryBackend, PythonBackend]
+
+
+class Door(Altered):
+    """Lets a worker claim only while it is open.
+
+    Calls to a file give the worker a turn, and what is ready would be gone before a test has looked
+    at it. In memory nothing gives it a turn, and claims do not come this way.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._open = 0
+        self._claiming = 0
+        self._listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return super().listen(listener)
+
+    async def claim(self, claimant: Claimant, limit: int) -> Sequence[Claim]:
+        if not self._open:
+            return []
+        self._claiming += 1
+        try:
+            return await super().claim(claimant, limit)
+        finally:
+            self._claiming -= 1
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Open, with a knock for those who were sent away; shut when nobody is on the threshold."""
+        self._open += 1
+        for listener in self._listeners:
+            listener("work", "")
+        try:
+            yield
+        finally:
+            self._open -= 1
+            while self._claiming and not self._open:  # noqa: ASYNC110 - it waits for turns
+                await asyncio.sleep(0)
 
 
 class Scene:
     """A backend, a worker's workflows, and the gates at which their steps wait."""
 
-    def __init__(self, backend: Callable[..., Any]) -> None:
+    def __init__(self, make: Callable[..., Any]) -> None:
         self.clock = VirtualClock()
-        self.backend = backend(clock=self.clock)
+        self.backend = make(Door, clock=self.clock)
         self.client = WorkflowClient(self.backend)
         self.gates: dict[tuple[str, str], asyncio.Event] = {}
         self.inside: Counter[tuple[str, str]] = Counter()
@@ -107,7 +149,7 @@ class Scene:
 
     async def settle(self, instance_id: str) -> str:
         """Wait until the worker has nothing to do for this instance; its status."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30), self.backend.opened():
             while True:
                 row = await self.backend.get(instance_id)
                 if row.worker_id is None and row.status != "in_progress":
@@ -147,7 +189,8 @@ class Story:
         """Play it, and judge it."""
         await self.reach()
         if self.at_once:
-            await asyncio.gather(*(self.act(act) for act in self.acts))
+            async with self.scene.backend.opened():
+                await asyncio.gather(*(self.act(act) for act in self.acts))
         else:
             for act in self.acts:
                 await self.act_by_the_table(act)
@@ -162,7 +205,7 @@ class Story:
         await client.submit(self.workflow, name, "fail" if state == "failed" else "in")
         at = {"paused_waiting": "waiting", "paused_awaiting": "awaiting_signal"}.get(state, state)
         if at in ("ready", "paused_ready", "cancelled"):
-            # Nothing was awaited that gives the worker a turn.
+            # Nothing was awaited that gives the worker a turn, and the door is shut.
             pass
         elif at != "running_first":
             while await self.scene.settle(name) == "in_progress":
@@ -187,7 +230,7 @@ class Story:
 
     async def until(self, status: str) -> None:
         """Wait for a state that must come."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30), self.scene.backend.opened():
             while await self.scene.settle(self.name) != status:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
@@ -262,8 +305,9 @@ class Story:
                 await self.client.unpause(self.name)
             elif status == "waiting":
                 self.scene.clock.advance(HOUR)
-                while await self.scene.settle(self.name) == "waiting":  # noqa: ASYNC110
-                    await asyncio.sleep(0)
+                async with self.scene.backend.opened():
+                    while await self.scene.settle(self.name) == "waiting":  # noqa: ASYNC110
+                        await asyncio.sleep(0)
             elif status == "awaiting_signal":
                 await self.client.send_event(self.name, "go", "closing")
                 self.sent.append("closing")
@@ -291,9 +335,9 @@ class Story:
             assert len(steps) == len(set(steps)) == (7 if self.workflow is self.scene.fork else 4)
 
 
-async def play(backend: Callable[..., Any], seeds: range | list[int]) -> Counter[tuple[str, str]]:
+async def play(make: Callable[..., Any], seeds: range | list[int]) -> Counter[tuple[str, str]]:
     """Tell the stories of these seeds; which cells of the table they went through."""
-    scene = Scene(backend)
+    scene = Scene(make)
     async with Worker(
         scene.backend, [scene.line, scene.fork], poll_interval="10ms", lease_ttl=10 * HOUR
     ):
@@ -307,12 +351,9 @@ async def play(backend: Callable[..., Any], seeds: range | list[int]) -> Counter
     return scene.cells
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-async def test_every_call_is_applied_or_refused_and_strands_nothing(
-    backend: Callable[..., Any],
-) -> None:
+async def test_every_call_is_applied_or_refused_and_strands_nothing(places: Places) -> None:
     one = os.environ.get("SAYIIR_SEED")
-    cells = await play(backend, [int(one)] if one else range(EACH_CHANGE))
+    cells = await play(places, [int(one)] if one else range(EACH_CHANGE))
     states = ("held", "in_progress", "waiting", "awaiting_signal", "paused", *ENDED)
     every = {(act, state) for act in ACTS for state in states}
     every |= {("pause", "then in_progress"), ("pause", "then paused"), ("pause", "then completed")}
@@ -321,6 +362,5 @@ async def test_every_call_is_applied_or_refused_and_strands_nothing(
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("backend", BACKENDS)
-async def test_many_interleavings(backend: Callable[..., Any]) -> None:
-    await play(backend, range(EACH_CHANGE, EACH_CHANGE + LONG))
+async def test_many_interleavings(places: Places) -> None:
+    await play(places, range(EACH_CHANGE, EACH_CHANGE + LONG))

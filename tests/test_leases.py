@@ -4,23 +4,17 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
-from benches.python_backend import PythonBackend
 
 from sayiir import Flow, Worker, WorkflowClient
 from sayiir._core import Claimant
 from sayiir.backends import Backend
 
-from .working import BACKENDS, LONG, Gauge
+from .working import LONG, Altered, Gauge, Places
 
 TTL = 0.2
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]()
 
 
 def sleeps(x: int) -> int:
@@ -104,8 +98,11 @@ async def test_what_a_vanished_worker_held_goes_on_elsewhere(backend: Backend) -
         assert [await h.result(timeout=LONG) for h in handles] == list(range(1, 11))
 
 
-async def test_a_lease_that_cannot_be_renewed_goes_to_another_and_no_late_write_is_taken() -> None:
-    class Deaf(PythonBackend):
+@pytest.mark.parametrize("places", ["python", "sqlite"], indirect=True)
+async def test_a_lease_that_cannot_be_renewed_goes_to_another_and_no_late_write_is_taken(
+    places: Places,
+) -> None:
+    class Deaf(Altered):
         """A backend that one worker cannot reach to renew."""
 
         async def renew(self, worker_id: str, lease_ttl: float) -> Sequence[str]:
@@ -113,7 +110,10 @@ async def test_a_lease_that_cannot_be_renewed_goes_to_another_and_no_late_write_
                 raise ConnectionError("no route")
             return await super().renew(worker_id, lease_ttl)
 
-    backend = Deaf()
+        def keep_leases(self, claimant: Claimant) -> Callable[[], None] | None:
+            """A file's own thread does not renew either; the worker has to."""
+
+    backend = places(Deaf)
     running, go_on = asyncio.Event(), asyncio.Event()
     starts: list[int] = []
 

@@ -15,7 +15,7 @@ from sayiir import (
     WorkflowClient,
 )
 
-from .stepping import HOUR, STATES, TOUR, Stage
+from .stepping import HOUR, STATES, TOUR, Stage, Stages
 
 ENDED = ("completed", "failed", "cancelled")
 LIVE = ("in_progress", "waiting", "awaiting_signal", "paused")
@@ -40,8 +40,8 @@ TABLE = {
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("verb", CALLS)
-async def test_the_table(verb: str, state: str) -> None:
-    stage = Stage()
+async def test_the_table(stages: Stages, verb: str, state: str) -> None:
+    stage = stages()
     await stage.reach(state)
     before = await stage.client.status("i")
     expected = TABLE[verb][state]
@@ -59,24 +59,24 @@ async def test_the_table(verb: str, state: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["cancel", "pause", "unpause"])
-async def test_an_unknown_instance_is_not_found(verb: str) -> None:
-    stage = Stage()
+async def test_an_unknown_instance_is_not_found(stages: Stages, verb: str) -> None:
+    stage = stages()
     with pytest.raises(InstanceNotFoundError, match="'ghost'") as raised:
         await CALLS[verb](stage.client, "ghost")
     assert raised.value.instance_id == "ghost"
     assert isinstance(raised.value, LookupError)
 
 
-async def test_a_refused_unpause_says_unpause() -> None:
-    stage = Stage()
+async def test_a_refused_unpause_says_unpause(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("in_progress")
     with pytest.raises(InvalidStateError, match="unpause"):
         await stage.client.unpause("i")
 
 
 @pytest.mark.parametrize("state", LIVE)
-async def test_a_cancel_tells_who_and_why(state: str) -> None:
-    stage = Stage()
+async def test_a_cancel_tells_who_and_why(stages: Stages, state: str) -> None:
+    stage = stages()
     await stage.reach(state)
     await stage.client.cancel("i", "too late", "ann")
     status = await stage.client.status("i")
@@ -89,8 +89,8 @@ async def test_a_cancel_tells_who_and_why(state: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["in_progress", "waiting", "awaiting_signal"])
-async def test_a_pause_tells_who_and_why(state: str) -> None:
-    stage = Stage()
+async def test_a_pause_tells_who_and_why(stages: Stages, state: str) -> None:
+    stage = stages()
     await stage.reach(state)
     await stage.client.pause("i", "lunch", "bob")
     status = await stage.client.status("i")
@@ -98,8 +98,8 @@ async def test_a_pause_tells_who_and_why(state: str) -> None:
     assert status.cancelled_by is None
 
 
-async def test_the_first_pause_and_the_first_cancel_stay() -> None:
-    stage = Stage()
+async def test_the_first_pause_and_the_first_cancel_stay(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("paused")
     await stage.client.pause("i", "again", "other")
     assert (await stage.client.status("i")).paused_by == "ops"
@@ -110,8 +110,8 @@ async def test_the_first_pause_and_the_first_cancel_stay() -> None:
 
 
 @pytest.mark.parametrize("state", ["in_progress", "waiting", "awaiting_signal"])
-async def test_unpause_goes_back_to_where_it_was(state: str) -> None:
-    stage = Stage()
+async def test_unpause_goes_back_to_where_it_was(stages: Stages, state: str) -> None:
+    stage = stages()
     await stage.reach(state)
     before = await stage.client.status("i")
     await stage.client.pause("i")
@@ -127,8 +127,8 @@ async def test_unpause_goes_back_to_where_it_was(state: str) -> None:
     )
 
 
-async def test_unpause_wakes_whoever_looks_for_work() -> None:
-    stage = Stage()
+async def test_unpause_wakes_whoever_looks_for_work(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("paused")
     heard: list[tuple[str, str]] = []
     stop = stage.backend.listen(lambda kind, name: heard.append((kind, name)))
@@ -138,14 +138,14 @@ async def test_unpause_wakes_whoever_looks_for_work() -> None:
     assert await stage.run("i") == "parked"
 
 
-async def test_a_paused_instance_is_not_run() -> None:
-    stage = Stage()
+async def test_a_paused_instance_is_not_run(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("paused")
     assert await stage.backend.claim(stage.claimant, 10) == []
 
 
-async def test_a_delay_that_passes_during_a_pause_is_over() -> None:
-    stage = Stage()
+async def test_a_delay_that_passes_during_a_pause_is_over(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("waiting")
     await stage.client.pause("i")
     stage.now += HOUR
@@ -155,24 +155,24 @@ async def test_a_delay_that_passes_during_a_pause_is_over() -> None:
     assert (await stage.client.status("i")).signal_name == "go"
 
 
-async def test_an_event_is_delivered_and_wakes() -> None:
-    stage = Stage()
+async def test_an_event_is_delivered_and_wakes(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("awaiting_signal")
     await stage.client.send_event("i", "go", {"by": "ann"})
     assert await stage.run("i") == "completed"
     assert await stage.client.result("i") == {"event": {"by": "ann"}}
 
 
-async def test_an_event_of_another_name_wakes_nobody() -> None:
-    stage = Stage()
+async def test_an_event_of_another_name_wakes_nobody(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("awaiting_signal")
     await stage.client.send_event("i", "stop", 1)
     assert (await stage.client.status("i")).status == "awaiting_signal"
 
 
 @pytest.mark.parametrize("state", ["in_progress", "waiting"])
-async def test_an_early_event_is_buffered(state: str) -> None:
-    stage = Stage()
+async def test_an_early_event_is_buffered(stages: Stages, state: str) -> None:
+    stage = stages()
     await stage.reach(state)
     await stage.client.send_event("i", "go", "early")
     assert (await stage.client.status("i")).status == state
@@ -183,8 +183,8 @@ async def test_an_early_event_is_buffered(state: str) -> None:
     assert await stage.client.result("i") == {"event": "early"}
 
 
-async def test_an_event_for_a_paused_instance_is_delivered_after_unpause() -> None:
-    stage = Stage()
+async def test_an_event_for_a_paused_instance_is_delivered_after_unpause(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("awaiting_signal")
     await stage.client.pause("i")
     await stage.client.send_event("i", "go", "later")
@@ -194,8 +194,8 @@ async def test_an_event_for_a_paused_instance_is_delivered_after_unpause() -> No
     assert await stage.client.result("i") == {"event": "later"}
 
 
-async def test_an_event_may_come_before_its_instance() -> None:
-    stage = Stage()
+async def test_an_event_may_come_before_its_instance(stages: Stages) -> None:
+    stage = stages()
     await stage.client.send_event("i", "go", "first of all")
     with pytest.raises(InstanceNotFoundError):
         await stage.client.status("i")
@@ -220,24 +220,24 @@ async def events_of(stage: Stage, name: str) -> list[Any]:
     return [await stage.client.get_task_result(name, node) for node in ("one", "two")]
 
 
-async def test_events_come_in_the_order_they_were_sent() -> None:
-    stage = Stage(TWICE)
+async def test_events_come_in_the_order_they_were_sent(stages: Stages) -> None:
+    stage = stages(TWICE)
     await stage.client.submit(TWICE, "t")
     for payload in ("a", "b", "c"):
         await stage.client.send_event("t", "go", payload)
     assert await events_of(stage, "t") == ["a", "b"]
 
 
-async def test_a_repeated_key_has_no_effect() -> None:
-    stage = Stage(TWICE)
+async def test_a_repeated_key_has_no_effect(stages: Stages) -> None:
+    stage = stages(TWICE)
     await stage.client.submit(TWICE, "t")
     for payload, key in (("a", "k"), ("again", "k"), ("b", "other"), ("c", None)):
         await stage.client.send_event("t", "go", payload, idempotency_key=key)
     assert await events_of(stage, "t") == ["a", "b"]
 
 
-async def test_the_older_name_of_send_event() -> None:
-    stage = Stage()
+async def test_the_older_name_of_send_event(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("awaiting_signal")
     await stage.client.send_signal("i", "go", 1)
     assert (await stage.client.status("i")).status == "in_progress"
@@ -246,8 +246,8 @@ async def test_the_older_name_of_send_event() -> None:
 # While a worker holds the instance.
 
 
-async def test_a_held_instance_is_cancelled_at_the_next_boundary() -> None:
-    stage = Stage()
+async def test_a_held_instance_is_cancelled_at_the_next_boundary(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("in_progress")
     held = await stage.take("i")
     await stage.client.cancel("i", "stop it", "ann")
@@ -258,8 +258,8 @@ async def test_a_held_instance_is_cancelled_at_the_next_boundary() -> None:
     assert (status.status, status.cancelled_by) == ("cancelled", "ann")
 
 
-async def test_a_held_instance_is_paused_at_the_next_boundary() -> None:
-    stage = Stage()
+async def test_a_held_instance_is_paused_at_the_next_boundary(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("in_progress")
     held = await stage.take("i")
     await stage.client.pause("i", "lunch", "bob")
@@ -271,8 +271,8 @@ async def test_a_held_instance_is_paused_at_the_next_boundary() -> None:
     assert (status.status, status.delay_id) == ("waiting", "rest")
 
 
-async def test_a_pause_can_be_taken_back_before_the_boundary() -> None:
-    stage = Stage()
+async def test_a_pause_can_be_taken_back_before_the_boundary(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("in_progress")
     held = await stage.take("i")
     await stage.client.pause("i")
@@ -280,8 +280,8 @@ async def test_a_pause_can_be_taken_back_before_the_boundary() -> None:
     assert await held.finish() == "parked"
 
 
-async def test_a_cancel_beats_a_pending_pause() -> None:
-    stage = Stage()
+async def test_a_cancel_beats_a_pending_pause(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("in_progress")
     held = await stage.take("i")
     await stage.client.pause("i", "lunch", "bob")
@@ -291,8 +291,8 @@ async def test_a_cancel_beats_a_pending_pause() -> None:
     assert (await stage.client.status("i")).reason == "enough"
 
 
-async def test_finished_work_is_never_reported_as_cancelled() -> None:
-    stage = Stage()
+async def test_finished_work_is_never_reported_as_cancelled(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("awaiting_signal")
     await stage.client.send_event("i", "go", 1)
     held = await stage.take("i")
@@ -302,8 +302,8 @@ async def test_finished_work_is_never_reported_as_cancelled() -> None:
     assert (status.status, status.reason, status.output) == ("completed", None, {"event": 1})
 
 
-async def test_a_failure_beats_a_pending_cancel() -> None:
-    stage = Stage()
+async def test_a_failure_beats_a_pending_cancel(stages: Stages) -> None:
+    stage = stages()
     await stage.client.submit(TOUR, "i", "fail")
     held = await stage.take("i")
     await stage.client.cancel("i")
@@ -311,8 +311,8 @@ async def test_a_failure_beats_a_pending_cancel() -> None:
     assert (await stage.client.status("i")).error_type == "ValueError"
 
 
-async def test_an_event_reaches_an_instance_that_is_held() -> None:
-    stage = Stage()
+async def test_an_event_reaches_an_instance_that_is_held(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("waiting")
     stage.now += HOUR
     claim = await stage.backend.claim_one(stage.claimant, "i")
@@ -323,8 +323,8 @@ async def test_an_event_reaches_an_instance_that_is_held() -> None:
     assert await stage.client.result("i") == {"event": "while held"}
 
 
-async def test_calls_at_one_time_leave_one_outcome() -> None:
-    stage = Stage()
+async def test_calls_at_one_time_leave_one_outcome(stages: Stages) -> None:
+    stage = stages()
     await stage.reach("awaiting_signal")
     calls = [call(stage.client, "i") for call in CALLS.values()]
     answers = await asyncio.gather(*calls, return_exceptions=True)

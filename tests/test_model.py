@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from benches.python_backend import PythonBackend
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -31,6 +30,7 @@ from sayiir.testing import VirtualClock
 
 from .model import ENDED, FLOWS, Model, RefusedError
 from .sides import BUILT, Hold, NativeWorker, Side, facts_at, facts_of
+from .working import BACKENDS, Places
 
 IDS = ("i-1", "i-2", "j-1")
 POLICIES = ("fail", "fail", "use_existing", "terminate_existing")
@@ -50,11 +50,9 @@ class Instances(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = VirtualClock()
-        self.sides = [
-            Side(InMemoryBackend(clock=self.clock)),
-            Side(InMemoryBackend(clock=self.clock), NativeWorker),
-            Side(PythonBackend(clock=self.clock)),
-        ]
+        self.places = [Places(kind) for kind in BACKENDS]
+        self.sides = [Side(make(clock=self.clock)) for make in self.places]
+        self.sides.append(Side(InMemoryBackend(clock=self.clock), NativeWorker))
         self.model = Model(self.clock)
         self.runner = asyncio.Runner()
         self.holds: list[Hold] = []
@@ -69,6 +67,8 @@ class Instances(RuleBasedStateMachine):
     def teardown(self) -> None:
         for side in self.sides:
             self.runner.run(side.client.close())
+        for made in self.places:
+            self.runner.run(made.close())
         self.runner.close()
 
     # Saying the same to everybody.
@@ -87,7 +87,10 @@ class Instances(RuleBasedStateMachine):
             except WorkflowError as error:
                 return type(error).__name__, getattr(error, "state", None)
 
-        return [self.runner.run(answer(side)) for side in self.sides]
+        async def answers() -> list[Any]:
+            return await asyncio.gather(*map(answer, self.sides))
+
+        return self.runner.run(answers())
 
     def expect(
         self, model: Callable[[], Any], call: Callable[[Side], Coroutine[Any, Any, Any]]
@@ -353,7 +356,7 @@ class Instances(RuleBasedStateMachine):
 
 def test_every_call_in_any_order() -> None:
     run_state_machine_as_test(
-        Instances, settings=settings(max_examples=300, stateful_step_count=40)
+        Instances, settings=settings(max_examples=150, stateful_step_count=40)
     )
 
 

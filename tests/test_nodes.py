@@ -24,14 +24,9 @@ from sayiir import (
 )
 from sayiir.backends import Backend
 
-from .working import BACKENDS, LONG, NEVER, Gauge, outcome
+from .working import LONG, NEVER, Gauge, outcome
 
 Any_Workflow = Workflow[Any, Any]
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]()
 
 
 def inc(x: int) -> int:

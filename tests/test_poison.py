@@ -13,12 +13,7 @@ import pytest
 from sayiir import Flow, RetryPolicy, Status, Worker, WorkflowClient, WorkflowFailed, task
 from sayiir.backends import Backend
 
-from .working import BACKENDS, LONG, NEVER, Gauge
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]()
+from .working import LONG, NEVER, Gauge
 
 
 def good(x: int) -> int:

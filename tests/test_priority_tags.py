@@ -9,12 +9,7 @@ import pytest
 from sayiir import Flow, Status, Worker, Workflow, WorkflowClient, task
 from sayiir.backends import Backend
 
-from .working import BACKENDS, LONG, NEVER
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]()
+from .working import LONG, NEVER
 
 
 class Record:

@@ -24,12 +24,7 @@ from sayiir import (
 from sayiir.backends import Backend
 
 from . import tasks_for_processes as tasks
-from .working import BACKENDS, LONG, NEVER, outcome
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]()
+from .working import LONG, NEVER, outcome
 
 
 async def failure(backend: Backend, workflow: Workflow[Any, Any], value: Any = None) -> TaskError:

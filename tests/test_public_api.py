@@ -49,6 +49,7 @@ NAMES = [
     "RouteBuilder",
     "SayiirError",
     "SnapshotFormatError",
+    "SqliteBackend",
     "Status",
     "StepInfo",
     "SyncWorkflowClient",
@@ -69,6 +70,7 @@ NAMES = [
     "__version__",
     "cancel_workflow",
     "cancel_workflow_async",
+    "connect",
     "get_task_context",
     "parse_duration",
     "pause_workflow",
@@ -109,7 +111,7 @@ SayiirError (RuntimeError)
 
 CLIENT = {
     "__init__": "(backend, conflict_policy='fail')",
-    "from_url": "(url, conflict_policy='fail')",
+    "from_url": "(url=None, conflict_policy='fail')",
     "with_conflict_policy": "(conflict_policy)",
     "submit": "(workflow, instance_id=None, input=None, *, conflict_policy=None, start_at=None)",
     "submit_many": "(workflow, items, *, conflict_policy=None, start_at=None)",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sayiir import (
+    Backend,
     BackendError,
     Flow,
     InMemoryBackend,
@@ -104,8 +105,7 @@ def test_a_failed_status() -> None:
         run_workflow(Flow("bad").then(refuse).build(), 7)
 
 
-def test_with_an_id_and_a_backend() -> None:
-    backend = InMemoryBackend()
+def test_with_an_id_and_a_backend(backend: Backend) -> None:
     workflow = Flow("welcome").then(look_up).then(greet).build()
     assert run_workflow(workflow, 1, instance_id="w-1", backend=backend) == "hello Ada"
     assert resume_workflow(workflow, "w-1", backend).output == "hello Ada"
@@ -206,8 +206,7 @@ def test_a_route_without_a_branch_for_the_key_fails() -> None:
         run_workflow(workflow, {})
 
 
-def test_a_delay_parks_and_is_passed() -> None:
-    backend = InMemoryBackend()
+def test_a_delay_parks_and_is_passed(backend: Backend) -> None:
     workflow = Flow("nap").then(lambda x: x + 1).delay("rest", "1h").then(str).build()
     status = run_durable_workflow(workflow, "nap-1", 1, backend=backend)
     assert status.status == "waiting"
@@ -215,8 +214,7 @@ def test_a_delay_parks_and_is_passed() -> None:
     assert run_workflow(short, 1) == "1"
 
 
-def test_a_signal_is_waited_for_and_sent() -> None:
-    backend = InMemoryBackend()
+def test_a_signal_is_waited_for_and_sent(backend: Backend) -> None:
     workflow = (
         Flow("approve")
         .then(lambda x: x)
@@ -230,8 +228,7 @@ def test_a_signal_is_waited_for_and_sent() -> None:
     assert resume_workflow(workflow, "a-1", backend).output == "ann"
 
 
-def test_pausing_and_cancelling() -> None:
-    backend = InMemoryBackend()
+def test_pausing_and_cancelling(backend: Backend) -> None:
     workflow = Flow("hold").wait_for_signal("go").then(lambda x: x).build()
     run_durable_workflow(workflow, "h-1", None, backend)
     pause_workflow("h-1", backend, reason="lunch", paused_by="ann")

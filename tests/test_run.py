@@ -44,7 +44,10 @@ from sayiir import (
     task,
     unpause_workflow,
 )
+from sayiir.backends import Backend
 from sayiir.testing import VirtualClock
+
+from .working import Places
 
 HOUR = 3600.0
 
@@ -68,22 +71,25 @@ ASK: Workflow[int, Any] = (
 NAP: Workflow[int, int] = Flow("nap").then(double).delay("rest", HOUR).then(plus_one).build()
 
 
-def test_the_output_comes_back() -> None:
+def test_the_output_comes_back(backend: Backend) -> None:
     assert run_workflow(MATH, 20) == 41
+    assert run_workflow(MATH, 20, backend=backend) == 41
 
 
-async def test_the_output_comes_back_on_a_loop() -> None:
+async def test_the_output_comes_back_on_a_loop(backend: Backend) -> None:
     assert await run_workflow_async(MATH, 20) == 41
+    assert await run_workflow_async(MATH, 20, backend=backend) == 41
 
 
-def test_a_durable_run_gives_a_status() -> None:
-    status = run_durable_workflow(MATH, "m-1", 20)
+def test_a_durable_run_gives_a_status(backend: Backend) -> None:
+    status = run_durable_workflow(MATH, "m-1", 20, backend)
     assert (status.status, status.output, status.instance_id) == ("completed", 41, "m-1")
 
 
-def test_a_failure_carries_the_original_exception() -> None:
+def test_a_failure_carries_the_original_exception(backend: Backend) -> None:
+    flow: Workflow[int, int] = Flow("bad").then(double).then(broken).build()
     with pytest.raises(TaskError, match="'broken'") as raised:
-        run_workflow(Flow("bad").then(double).then(broken).build(), 4, instance_id="b-1")
+        run_workflow(flow, 4, instance_id="b-1", backend=backend)
     error = raised.value
     assert isinstance(error.__cause__, LookupError)
     assert error.__cause__.args == ("nothing at 8",)
@@ -92,16 +98,16 @@ def test_a_failure_carries_the_original_exception() -> None:
     assert "nothing at 8" in (error.traceback or "")
 
 
-def test_the_cause_of_a_failed_branch_is_the_branchs() -> None:
+def test_the_cause_of_a_failed_branch_is_the_branchs(backend: Backend) -> None:
     flow = Flow("bad").fork().branch(double).branch(broken).join(lambda both: both).build()
     with pytest.raises(TaskError) as raised:
-        run_workflow(flow, 1)
+        run_workflow(flow, 1, backend=backend)
     assert isinstance(raised.value.__cause__, LookupError)
     assert raised.value.task == "broken"
 
 
-def test_a_failure_is_a_status_of_a_durable_run() -> None:
-    status = run_durable_workflow(Flow("bad").then(broken).build(), "b-1", 4)
+def test_a_failure_is_a_status_of_a_durable_run(backend: Backend) -> None:
+    status = run_durable_workflow(Flow("bad").then(broken).build(), "b-1", 4, backend)
     assert (status.status, status.error_type, status.error) == (
         "failed",
         "LookupError",
@@ -110,19 +116,19 @@ def test_a_failure_is_a_status_of_a_durable_run() -> None:
     assert "broken" in (status.traceback or "")
 
 
-def test_a_timeout_is_a_timeout_error() -> None:
+def test_a_timeout_is_a_timeout_error(backend: Backend) -> None:
     @task(timeout="10ms")
     async def slow(x: int) -> int:
         await asyncio.Event().wait()
         return x
 
     with pytest.raises(TimeoutError, match="'slow'") as raised:
-        run_workflow(Flow("slow").then(slow).build(), 1)
+        run_workflow(Flow("slow").then(slow).build(), 1, backend=backend)
     assert isinstance(raised.value, TaskTimeout)
 
 
 @pytest.mark.parametrize("wait", [RetryPolicy(3, initial_delay_secs=0.01), 3])
-def test_a_backoff_is_waited_for(wait: Any) -> None:
+def test_a_backoff_is_waited_for(backend: Backend, wait: Any) -> None:
     attempts: list[int] = []
 
     @task(retries=wait)
@@ -134,11 +140,11 @@ def test_a_backoff_is_waited_for(wait: Any) -> None:
             raise RetryAfter("5ms") if wait == 3 else ValueError("not yet")
         return x
 
-    status = run_durable_workflow(Flow("flaky").then(flaky).build(), "f-1", 7)
+    status = run_durable_workflow(Flow("flaky").then(flaky).build(), "f-1", 7, backend)
     assert (status.output, attempts) == (7, [1, 2, 3])
 
 
-def test_what_cannot_be_mended_is_not_retried() -> None:
+def test_what_cannot_be_mended_is_not_retried(backend: Backend) -> None:
     attempts = []
 
     @task(retries=5)
@@ -147,7 +153,7 @@ def test_what_cannot_be_mended_is_not_retried() -> None:
         raise NonRetryable("the card was stolen")
 
     with pytest.raises(TaskError) as raised:
-        run_workflow(Flow("once").then(hopeless).build(), 1)
+        run_workflow(Flow("once").then(hopeless).build(), 1, backend=backend)
     assert attempts == [1]
     assert isinstance(raised.value.__cause__, NonRetryable)
 
@@ -155,9 +161,9 @@ def test_what_cannot_be_mended_is_not_retried() -> None:
 # Parking and going on.
 
 
-def test_a_durable_run_parks_at_a_delay_and_goes_on() -> None:
+def test_a_durable_run_parks_at_a_delay_and_goes_on(places: Places) -> None:
     clock = VirtualClock()
-    backend = InMemoryBackend(clock=clock)
+    backend = places(clock=clock)
     status = run_durable_workflow(NAP, "n-1", 4, backend)
     assert (status.status, status.delay_id, status.output) == ("waiting", "rest", None)
     assert status.wake_at is not None
@@ -168,13 +174,13 @@ def test_a_durable_run_parks_at_a_delay_and_goes_on() -> None:
     assert resume_workflow(NAP, "n-1", backend).output == 9
 
 
-def test_a_run_waits_for_its_delays() -> None:
+def test_a_run_waits_for_its_delays(backend: Backend) -> None:
     flow = Flow("short").delay("blink", "10ms").then(double).build()
     assert run_workflow(flow, 4) == 8
+    assert run_workflow(flow, 4, backend=backend) == 8
 
 
-def test_a_durable_run_parks_at_an_event_and_goes_on() -> None:
-    backend = InMemoryBackend()
+def test_a_durable_run_parks_at_an_event_and_goes_on(backend: Backend) -> None:
     status = run_durable_workflow(ASK, "a-1", 4, backend)
     assert (status.status, status.signal_name) == ("awaiting_signal", "answer")
     assert resume_workflow(ASK, "a-1", backend).status == "awaiting_signal"
@@ -182,14 +188,12 @@ def test_a_durable_run_parks_at_an_event_and_goes_on() -> None:
     assert resume_workflow(ASK, "a-1", backend).output == [{"yes": True}]
 
 
-def test_an_event_may_be_there_first() -> None:
-    backend = InMemoryBackend()
+def test_an_event_may_be_there_first(backend: Backend) -> None:
     send_signal("a-1", "answer", "early", backend)
     assert run_workflow(ASK, 4, instance_id="a-1", backend=backend) == ["early"]
 
 
-async def test_a_run_on_a_shared_backend_waits_for_its_event() -> None:
-    backend = InMemoryBackend()
+async def test_a_run_on_a_shared_backend_waits_for_its_event(backend: Backend) -> None:
     run = asyncio.create_task(run_workflow_async(ASK, 4, instance_id="a-1", backend=backend))
     async with asyncio.timeout(20):
         # A park has no listener of its own, so the loop is let go until it shows.
@@ -204,8 +208,7 @@ def test_a_run_alone_with_its_event_says_so() -> None:
         run_workflow(ASK, 4)
 
 
-def test_a_pause_holds_a_resume_back() -> None:
-    backend = InMemoryBackend()
+def test_a_pause_holds_a_resume_back(backend: Backend) -> None:
     run_durable_workflow(ASK, "a-1", 4, backend)
     pause_workflow("a-1", backend, "lunch", "ann")
     send_signal("a-1", "answer", 1, backend)
@@ -217,16 +220,14 @@ def test_a_pause_holds_a_resume_back() -> None:
         pause_workflow("a-1", backend)
 
 
-def test_a_cancel_ends_it() -> None:
-    backend = InMemoryBackend()
+def test_a_cancel_ends_it(backend: Backend) -> None:
     run_durable_workflow(ASK, "a-1", 4, backend)
     cancel_workflow("a-1", backend, "too late", "ann")
     status = resume_workflow(ASK, "a-1", backend)
     assert (status.status, status.reason, status.cancelled_by) == ("cancelled", "too late", "ann")
 
 
-def test_a_run_that_is_cancelled_from_within_says_so() -> None:
-    backend = InMemoryBackend()
+def test_a_run_that_is_cancelled_from_within_says_so(backend: Backend) -> None:
 
     def give_up(x: int) -> int:
         cancel_workflow("c-1", backend, "from within")
@@ -239,13 +240,12 @@ def test_a_run_that_is_cancelled_from_within_says_so() -> None:
 
 
 @pytest.mark.parametrize("call", [resume_workflow, lambda wf, name, b: cancel_workflow(name, b)])
-def test_an_unknown_instance_is_not_found(call: Callable[..., Any]) -> None:
+def test_an_unknown_instance_is_not_found(backend: Backend, call: Callable[..., Any]) -> None:
     with pytest.raises(InstanceNotFoundError, match="'ghost'"):
-        call(MATH, "ghost", InMemoryBackend())
+        call(MATH, "ghost", backend)
 
 
-def test_a_resume_needs_the_same_definition() -> None:
-    backend = InMemoryBackend()
+def test_a_resume_needs_the_same_definition(backend: Backend) -> None:
     run_durable_workflow(ASK, "a-1", 4, backend)
     with pytest.raises(DefinitionMismatchError) as raised:
         resume_workflow(MATH, "a-1", backend)
@@ -255,8 +255,7 @@ def test_a_resume_needs_the_same_definition() -> None:
     )
 
 
-def test_the_conflict_policies() -> None:
-    backend = InMemoryBackend()
+def test_the_conflict_policies(backend: Backend) -> None:
     assert run_workflow(MATH, 1, instance_id="m", backend=backend) == 3
     with pytest.raises(InstanceAlreadyExistsError):
         run_workflow(MATH, 2, instance_id="m", backend=backend)
@@ -270,11 +269,10 @@ def test_the_conflict_policies() -> None:
         run_workflow(MATH, 1, conflict_policy="maybe")  # type: ignore[arg-type]
 
 
-def test_an_input_that_cannot_be_stored_leaves_nothing() -> None:
-    backend = InMemoryBackend()
+def test_an_input_that_cannot_be_stored_leaves_nothing(backend: Backend) -> None:
     with pytest.raises(EncodeError):
         run_workflow(Flow("odd").then(lambda x: x).build(), object(), backend=backend)
-    assert len(backend.store) == 0
+    assert len(asyncio.run(backend.find()).rows) == 0
 
 
 # Exits, loops and others at work.
@@ -283,9 +281,8 @@ def test_an_input_that_cannot_be_stored_leaves_nothing() -> None:
 @pytest.mark.parametrize("exit_with", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_an_exit_propagates_and_the_instance_goes_on_later(
-    exit_with: type[BaseException], is_async: bool
+    backend: Backend, exit_with: type[BaseException], is_async: bool
 ) -> None:
-    backend = InMemoryBackend()
     runs: list[str] = []
     asked = [True]
 
@@ -306,7 +303,7 @@ def test_an_exit_propagates_and_the_instance_goes_on_later(
     flow: Workflow[int, int] = Flow("exit").then(before).then(step).then(double).build()
     with pytest.raises(exit_with):
         run_workflow(flow, 4, instance_id="e-1", backend=backend)
-    assert backend.store.get("e-1", backend.now())["status"] == "in_progress"
+    assert asyncio.run(backend.get("e-1")).status == "in_progress"
     assert resume_workflow(flow, "e-1", backend).output == 8
     assert runs == ["before", "leave", "leave"]
 
@@ -329,9 +326,8 @@ async def test_on_a_running_loop_the_twin_is_named(name: str) -> None:
     assert callable(getattr(sayiir, f"{name}_async"))
 
 
-def test_two_resumes_at_once_run_each_task_once() -> None:
+def test_two_resumes_at_once_run_each_task_once(backend: Backend) -> None:
     for turn in range(20):
-        backend = InMemoryBackend()
         runs: Counter[str] = Counter()
         together = threading.Barrier(2)
 
@@ -362,8 +358,7 @@ def test_two_resumes_at_once_run_each_task_once() -> None:
         assert (outputs, runs) == ([3, 3], {"a": 1, "b": 1})
 
 
-async def test_a_worker_at_the_same_time_changes_nothing() -> None:
-    backend = InMemoryBackend()
+async def test_a_worker_at_the_same_time_changes_nothing(backend: Backend) -> None:
     runs: Counter[int] = Counter()
 
     async def count(x: int) -> int:

@@ -1,8 +1,8 @@
 """Random shapes, every way of running them: one output.
 
 Sixty flows of any nesting run in this process, parked and resumed, on one worker and on four, on
-the backend in Rust and on the one in Python; each must give what the oracle says. Events are sent
-before the instances exist. A failure names the seed of its flow.
+every backend; each must give what the oracle says. Events are sent before the instances exist. A
+failure names the seed of its flow.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from random import Random
 from typing import Any
 
 import pytest
-from benches.python_backend import PythonBackend
 from tests.simulation.flows import SILENT, Made, Pace, make_flow
 from tests.simulation.oracle import TIMED_OUT, Failed, Failure, Open, Oracle, Outcome, Value
 from tests.simulation.tree import TASK_ERRORS, shape
 
 from sayiir import (
-    InMemoryBackend,
     TaskError,
     Worker,
     WorkflowClient,
@@ -34,13 +32,13 @@ from sayiir import (
 )
 from sayiir.backends import Backend
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"memory": InMemoryBackend, "python": PythonBackend}
+from .working import BACKENDS, LONG, NEVER, Places
+
 COUNT = 60
 EVENTS = 80
 """More of each name than any of these flows waits for."""
-LONG = 60.0
-NEVER = "1h"
-"""A poll interval that no test lives to see the end of: workers go by hints and timers alone."""
+TAGS: list[tuple[str, ...]] = [(), ("gpu",), ("eu",), ()]
+"""What four workers offer."""
 PACE = Pace(pauses=(0.0, 0.002, 0.01), timeouts=(0.02,), may_time_out=False, tags=("gpu", "eu"))
 
 
@@ -86,9 +84,12 @@ def some_cases(first: int) -> list[Case]:
 
 async def send_events(backend: Backend, case: Case) -> None:
     client = WorkflowClient(backend)
-    for name in PACE.events:
-        for _ in range(EVENTS):
-            await client.send_event(case.instance_id, name, ["event", name])
+    await asyncio.gather(
+        *(
+            client.send_event(case.instance_id, name, ["event", name])
+            for name in PACE.events * EVENTS
+        )
+    )
 
 
 def judge(case: Case, got: Any) -> None:
@@ -134,14 +135,17 @@ async def ended(backend: Backend, case: Case) -> Any:
 
 
 async def on_workers(
-    backend: Backend, chosen: list[Case], tags: list[tuple[str, ...]]
+    backend: Backend,
+    chosen: list[Case],
+    tags: list[tuple[str, ...]],
+    others: list[Backend] | None = None,
 ) -> list[Any]:
-    """All at once on as many workers as there are tags."""
+    """All at once on as many workers as there are tags, each on a backend of its own if given."""
     workflows = [case.made.workflow for case in chosen]
     client = WorkflowClient(backend)
     async with AsyncExitStack() as stack:
-        for offered in tags:
-            worker = Worker(backend, workflows, concurrency=4, tags=offered, poll_interval=NEVER)
+        for offered, place in zip(tags, others or [backend] * len(tags), strict=True):
+            worker = Worker(place, workflows, concurrency=4, tags=offered, poll_interval=NEVER)
             await stack.enter_async_context(worker)
         for case in chosen:
             await client.submit(case.made.workflow, case.instance_id, case.given)
@@ -158,27 +162,32 @@ WAYS: dict[str, Callable[[Backend, list[Case]], Awaitable[list[Any]]]] = {
     "in process": lambda backend, chosen: one_after_another(in_process, backend, chosen),
     "resumed": lambda backend, chosen: one_after_another(parked_and_resumed, backend, chosen),
     "one worker": lambda backend, chosen: on_workers(backend, chosen, [()]),
-    "four workers": lambda backend, chosen: on_workers(
-        backend, chosen, [(), ("gpu",), ("eu",), ()]
-    ),
+    "four workers": lambda backend, chosen: on_workers(backend, chosen, TAGS),
 }
 
 
-async def run_all(way: str, make_backend: Callable[[], Backend], first: int) -> None:
-    backend = make_backend()
+async def run_all(
+    way: Callable[[Backend, list[Case]], Awaitable[list[Any]]], backend: Backend, first: int
+) -> None:
     chosen = some_cases(first)
     for case in chosen:
         await send_events(backend, case)
-    for case, got in zip(chosen, await WAYS[way](backend, chosen), strict=True):
+    for case, got in zip(chosen, await way(backend, chosen), strict=True):
         judge(case, got)
 
 
-@pytest.mark.parametrize("make_backend", BACKENDS.values(), ids=list(BACKENDS))
 @pytest.mark.parametrize("way", list(WAYS))
-async def test_every_way_of_running_gives_one_output(
-    way: str, make_backend: Callable[[], Backend]
-) -> None:
-    await run_all(way, make_backend, 0)
+async def test_every_way_of_running_gives_one_output(way: str, backend: Backend) -> None:
+    # Workers never poll: they go by hints and timers alone.
+    await run_all(WAYS[way], backend, 0)
+
+
+@pytest.mark.parametrize("places", ["sqlite"], indirect=True)
+async def test_workers_that_opened_one_file_apart_give_one_output(places: Places) -> None:
+    # As in four processes, all they know of one another is what they notice in the file.
+    backend = places()
+    others = [places.again(backend) for _ in TAGS]
+    await run_all(lambda _, chosen: on_workers(backend, chosen, TAGS, others), backend, 0)
 
 
 @pytest.mark.soak
@@ -186,7 +195,8 @@ async def test_fresh_shapes_give_one_output(soak_seconds: float) -> None:
     first = Random().randrange(10**9)
     end = time.monotonic() + soak_seconds
     while time.monotonic() < end:
-        for way in WAYS:
-            for make_backend in BACKENDS.values():
-                await run_all(way, make_backend, first)
+        for way in WAYS.values():
+            for kind in BACKENDS:
+                async with Places(kind) as make:
+                    await run_all(way, make(), first)
         first += 1_000

@@ -18,20 +18,15 @@ from typing import IO, Self
 import pytest
 
 import sayiir
-from sayiir import Flow, InMemoryBackend, SyncWorkflowClient, Worker, WorkflowClient
+from sayiir import Flow, SyncWorkflowClient, Worker, WorkflowClient
 from sayiir.backends import Backend, Listener
 
-from .working import BACKENDS, LONG, NEVER
+from .working import LONG, NEVER, Altered, Places
 
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]()
-
-
+SCHEMES = ("memory", "sqlite")
 PROGRAM = """
 import asyncio, logging, sys, threading
-from sayiir import Flow, InMemoryBackend, Worker, WorkflowClient
+from sayiir import Flow, Worker, WorkflowClient, connect
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 
@@ -59,15 +54,16 @@ class Told(Worker):
         say("stopping")
         await super().aclose()
 
-async def main(body):
-    backend = InMemoryBackend()
+async def main(body, url):
+    backend = connect(url)
     workflow = Flow("f").then(body).then(second).build()
     await WorkflowClient(backend).submit(workflow, "i", 1)
     await Told(backend, workflow, poll_interval="1h", worker_id="w").run()
     [row] = (await WorkflowClient(backend).list_instances()).items
     say("stopped", row.status, row.worker_id, row.steps)
+    await backend.close()
 
-asyncio.run(main({"first": first, "hangs": hangs}[sys.argv[1]]))
+asyncio.run(main({"first": first, "hangs": hangs}[sys.argv[1]], sys.argv[2]))
 say("over")
 """
 
@@ -75,13 +71,14 @@ say("over")
 class Program:
     """A worker in a process of its own, and what it says."""
 
-    def __init__(self, folder: Path, body: str) -> None:
+    def __init__(self, folder: Path, body: str, scheme: str) -> None:
+        url = "memory://" if scheme == "memory" else f"sqlite:///{folder}/work.db"
         script = folder / "program.py"
         script.write_text(textwrap.dedent(PROGRAM))
         # Started elsewhere, so that it finds the package where this process found it.
         where = str(Path(sayiir.__file__).parent.parent)
         self.process = subprocess.Popen(
-            [sys.executable, str(script), body],
+            [sys.executable, str(script), body, url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -111,9 +108,10 @@ class Program:
         self.process.__exit__(None, None, None)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_gracefully(tmp_path: Path, number: signal.Signals) -> None:
-    with Program(tmp_path, "first") as program:
+def test_a_signal_stops_gracefully(tmp_path: Path, number: signal.Signals, scheme: str) -> None:
+    with Program(tmp_path, "first", scheme) as program:
         program.until("begun")
         program.process.send_signal(number)
         program.until("stopping")
@@ -127,14 +125,15 @@ def test_a_signal_stops_gracefully(tmp_path: Path, number: signal.Signals) -> No
         assert program.process.wait(LONG) == 0
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize(
     ("first", "second"),
     [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGINT)],
 )
 def test_a_second_signal_stops_at_once(
-    tmp_path: Path, first: signal.Signals, second: signal.Signals
+    tmp_path: Path, first: signal.Signals, second: signal.Signals, scheme: str
 ) -> None:
-    with Program(tmp_path, "hangs") as program:
+    with Program(tmp_path, "hangs", scheme) as program:
         program.until("begun")
         program.process.send_signal(first)
         program.until("stopping")
@@ -217,12 +216,12 @@ async def test_it_is_not_started_twice(backend: Backend) -> None:
     assert "stopped" in repr(worker)
 
 
-def test_a_start_that_fails_says_why() -> None:
-    class Mute(InMemoryBackend):
+def test_a_start_that_fails_says_why(places: Places) -> None:
+    class Mute(Altered):
         def listen(self, listener: Listener) -> Callable[[], None]:
             raise ConnectionError("no hints here")
 
-    worker = Worker(Mute(), Flow("f").then(str).build())
+    worker = Worker(places(Mute), Flow("f").then(str).build())
     raised: list[BaseException] = []
 
     def start() -> None:

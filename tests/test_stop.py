@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benches.python_backend import PythonBackend
 
 from sayiir import (
     Flow,
@@ -30,12 +29,7 @@ from sayiir._core import Claim, Claimant
 from sayiir.backends import Backend
 
 from . import tasks_for_processes as tasks
-from .working import BACKENDS, LONG, NEVER, Gauge
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]()
+from .working import LONG, NEVER, Altered, Gauge, Places
 
 
 @contextmanager
@@ -175,10 +169,11 @@ async def test_a_body_that_ignores_its_cancel_does_not_hold_the_worker(backend: 
     assert [row.worker_id for row in await client.history("i")] == ["two"]
 
 
-async def test_a_claim_that_is_under_way_is_given_back() -> None:
+@pytest.mark.parametrize("places", ["python", "sqlite"], indirect=True)
+async def test_a_claim_that_is_under_way_is_given_back(places: Places) -> None:
     claiming, go_on = asyncio.Event(), asyncio.Event()
 
-    class Slow(PythonBackend):
+    class Slow(Altered):
         async def claim(self, claimant: Claimant, limit: int) -> Sequence[Claim]:
             claims = await super().claim(claimant, limit)
             if claims:
@@ -186,7 +181,7 @@ async def test_a_claim_that_is_under_way_is_given_back() -> None:
                 await go_on.wait()
             return claims
 
-    backend = Slow()
+    backend = places(Slow)
     runs = Gauge()
 
     def body(x: int) -> int:

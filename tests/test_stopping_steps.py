@@ -21,12 +21,7 @@ from sayiir import (
 )
 from sayiir.backends import Backend
 
-from .working import BACKENDS, LONG, NEVER, Gauge
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]()
+from .working import LONG, NEVER, Gauge
 
 
 def context() -> TaskContext:

@@ -13,18 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from benches.python_backend import PythonBackend
 
 from sayiir import Flow, InMemoryBackend, SyncWorkflowClient, Worker, Workflow, WorkflowClient, task
 from sayiir._core import Claim, Claimant
 from sayiir.backends import Backend, Listener
 
-from .working import BACKENDS, LONG, NEVER, Gauge
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]()
+from .working import LONG, NEVER, Altered, Gauge, Places
 
 
 def inc(x: int) -> int:
@@ -205,12 +199,12 @@ async def test_a_timer_is_seen_though_every_slot_was_busy(backend: Backend) -> N
         assert await rest.result(timeout=LONG) == 2
 
 
-async def test_polls_find_what_no_hint_told_of() -> None:
-    class Silent(InMemoryBackend):
+async def test_polls_find_what_no_hint_told_of(places: Places) -> None:
+    class Silent(Altered):
         def listen(self, listener: Listener) -> Callable[[], None]:
             return lambda: None
 
-    backend = Silent()
+    backend = places(Silent)
     started = asyncio.Event()
 
     async def begin(x: int) -> int:
@@ -243,8 +237,11 @@ async def test_a_cancellation_that_user_code_left_behind_costs_no_slot(backend: 
         assert await good.result(timeout=5) == 2
 
 
-async def test_a_backend_in_trouble_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    class Troubled(PythonBackend):
+@pytest.mark.parametrize("places", ["python", "sqlite"], indirect=True)
+async def test_a_backend_in_trouble_is_tried_again(
+    places: Places, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Troubled(Altered):
         refusals = 3
 
         async def claim(self, claimant: Claimant, limit: int) -> Sequence[Claim]:
@@ -253,7 +250,7 @@ async def test_a_backend_in_trouble_is_tried_again(caplog: pytest.LogCaptureFixt
                 raise ConnectionError("the server went away")
             return await super().claim(claimant, limit)
 
-    backend = Troubled()
+    backend = places(Troubled)
     handle = await WorkflowClient(backend).submit(ADD, input=1)
     with caplog.at_level(logging.ERROR, "sayiir"):
         async with Worker(backend, ADD, concurrency=2, poll_interval="20ms"):

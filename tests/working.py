@@ -1,26 +1,106 @@
 """What the tests of the worker share: the backends it is tried on, and how bodies are counted.
 
-`BACKENDS` are the places every promise of a worker must hold on: the backend whose checkpoints stay
-in Rust, and one in pure Python that takes the way of any other. `Gauge` counts bodies that run at
-once, so that concurrency is a number and never a duration. Nothing here waits for a moment: `LONG`
-is the time after which a test that cannot end is given up.
+`BACKENDS` names the places every promise must hold on: the backend whose checkpoints stay in Rust,
+one in pure Python that takes the way of any other, and a file. `Places` makes fresh ones of a kind
+and sees them closed and gone. `Gauge` counts bodies that run at once, so that concurrency is a
+number and never a duration. Nothing here waits for a moment: `LONG` is the time after which a test
+that cannot end is given up.
 """
 
+import os
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from benches.python_backend import PythonBackend
 
-from sayiir import InMemoryBackend, Worker, Workflow, WorkflowClient
+from sayiir import InMemoryBackend, SqliteBackend, Worker, Workflow, WorkflowClient
 from sayiir.backends import Backend
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"memory": InMemoryBackend, "python": PythonBackend}
+KINDS: dict[str, type[Any]] = {
+    "memory": InMemoryBackend,
+    "python": PythonBackend,
+    "sqlite": SqliteBackend,
+}
+BACKENDS = tuple(KINDS)
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+"""A folder whose files never wait for a disk, if there is one."""
 LONG = 30.0
 """Seconds until a test that waits for a fact is a failed test."""
 NEVER = "1h"
 """A poll interval or a wait that no test lives to see the end of."""
+
+if TYPE_CHECKING:
+    Altered = PythonBackend
+else:
+    Altered = object
+"""What a class derives from that does some of a backend's methods otherwise, whatever the backend;
+to the type checker it is one of them, so that `super()` has the methods."""
+
+
+class Places:
+    """Fresh backends of one kind, each empty; at the end all are closed and their files gone.
+
+    Files are kept in memory, where the machine has a folder for that, and written with
+    `synchronous="normal"`: what a disk does, and what a power cut may take, is the matter of
+    others.
+
+    Args:
+        kind: One of `BACKENDS`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._made: list[Backend] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __call__(self, *altered: type, **settings: Any) -> Backend:
+        """One more.
+
+        Args:
+            altered: Classes whose methods go before the backend's own; see `Altered`.
+            settings: What every backend takes, such as `clock`.
+        """
+        kind = KINDS[self.kind]
+        if altered:
+            kind = type(altered[0].__name__, (*altered, kind), {})
+        if self.kind == "sqlite":
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="sayiir-", dir=IN_MEMORY)
+            settings["path"] = Path(self._folder.name, f"{len(self._made)}.db")
+            settings["synchronous"] = "normal"
+        backend: Backend = kind(**settings)
+        self._made.append(backend)
+        return backend
+
+    def again(self, backend: Backend) -> Backend:
+        """The same place once more, opened as by another process; only files can be."""
+        assert isinstance(backend, SqliteBackend)
+        other = SqliteBackend(backend.path, synchronous="normal", clock=backend._clock)
+        self._made.append(other)
+        return other
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close them and remove their files."""
+        for backend in self._made:
+            await backend.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
 async def outcome(backend: Backend, workflow: Workflow[Any, Any], value: Any = None) -> Any:

@@ -57,10 +57,11 @@ from ._run import (
 from ._status import Status, WorkflowStatus
 from ._sync_client import SyncWorkflowClient, SyncWorkflowHandle
 from ._task import task
+from ._url import connect
 from ._values import EventTimeout, LoopResult, MapError, OnError, OnMax, OnTimeout
 from ._worker import Worker
 from ._workflow import NodeInfo, Workflow
-from .backends import Backend, InMemoryBackend
+from .backends import Backend, InMemoryBackend, SqliteBackend
 
 __version__ = "2.0.0a1"
 
@@ -96,6 +97,7 @@ __all__ = [
     "RouteBuilder",
     "SayiirError",
     "SnapshotFormatError",
+    "SqliteBackend",
     "Status",
     "StepInfo",
     "SyncWorkflowClient",
@@ -116,6 +118,7 @@ __all__ = [
     "__version__",
     "cancel_workflow",
     "cancel_workflow_async",
+    "connect",
     "get_task_context",
     "parse_duration",
     "pause_workflow",

@@ -33,7 +33,7 @@ from ._listing import InstanceInfo, InstancePage, StepInfo, page_of, step_of
 from ._outcome import decoded, outcome_of
 from ._status import Status, WorkflowStatus
 from ._submission import checked_items, fresh_id, new_instance
-from ._url import open_backend
+from ._url import connect
 from ._workflow import Workflow
 from .backends._view import status_of
 
@@ -94,21 +94,26 @@ class WorkflowClient:
         self._closed = False
 
     @classmethod
-    def from_url(cls, url: str, conflict_policy: ConflictPolicyLike = "fail") -> Self:
+    def from_url(cls, url: str | None = None, conflict_policy: ConflictPolicyLike = "fail") -> Self:
         """A client with a backend of its own, which it closes with itself.
 
         Args:
-            url: `memory://`: a new `InMemoryBackend`.
+            url: `memory://`, `sqlite:///relative/path` or `sqlite:////absolute/path`, as for
+                `sayiir.connect`; without one `SAYIIR_DATABASE_URL`, else `sqlite:///sayiir.db`.
             conflict_policy: As for the class.
 
         Raises:
             TypeError: `url` is not text.
             ValueError: It is malformed, or of a scheme that this version does not have.
+            BackendUnavailableError: What it names cannot be opened.
+            SnapshotFormatError: What it names is not this package's, or of a newer version.
 
         >>> WorkflowClient.from_url("memory://").backend
         <InMemoryBackend with 0 instances>
         """
-        client = cls(open_backend(url), conflict_policy)
+        # Before anything is opened that nobody would close.
+        policy = conflict_policy_of(conflict_policy)
+        client = cls(connect(url), policy)
         client._owns_backend = True
         return client
 
@@ -196,10 +201,12 @@ class WorkflowClient:
         else:
             checked_name("instance_id", instance_id)
             row = await backend.check_submit(instance_id, program, policy)
+        since = None
         if row is None:
             new = new_instance(workflow, instance_id, input, start)
+            since = self._endings.mark()
             [row] = await backend.submit((new,), policy)
-        return self._handle(workflow, instance_id, row, start)
+        return self._handle(workflow, instance_id, row, start, since)
 
     async def submit_many(
         self,
@@ -245,12 +252,13 @@ class WorkflowClient:
                 for name, value in pairs
                 if name not in existing
             ]
+        since = self._endings.mark()
         if batch:
             rows = await backend.submit(batch, policy)
             for new, found in zip(batch, rows, strict=True):
                 if found is not None:
                     existing[new.instance_id] = found
-        return [self._handle(workflow, name, existing.get(name), start) for name, _ in pairs]
+        return [self._handle(workflow, name, existing.get(name), start, since) for name, _ in pairs]
 
     def _handle(
         self,
@@ -258,11 +266,14 @@ class WorkflowClient:
         instance_id: str,
         row: InstanceRow | None,
         start: float | None,
+        since: int | None,
     ) -> WorkflowHandle[Out]:
         """A handle on what is there, or on what was just created."""
-        if row is None and start is not None and start <= self._backend.now():
+        if row is not None:
+            since = None
+        elif start is not None and start <= self._backend.now():
             start = None
-        return WorkflowHandle(self, instance_id, workflow.workflow_id, row, start)
+        return WorkflowHandle(self, instance_id, workflow.workflow_id, row, start, since)
 
     async def status(self, instance_id: str) -> WorkflowStatus[Any]:
         """What is true of an instance now. Never raises because of what is stored in it.
@@ -297,7 +308,12 @@ class WorkflowClient:
             None if timeout is None else parse_duration(timeout, name="timeout", allow_zero=True)
         )
         _ = self.backend
-        return outcome_of(await self._endings.wait(instance_id, limit))
+        return outcome_of(instance_id, await self._endings.wait(instance_id, limit))
+
+    async def _own_result(self, instance_id: str, since: int | None) -> Any:
+        """The result of an instance that this client created when `Endings.mark` said `since`."""
+        _ = self.backend
+        return outcome_of(instance_id, await self._endings.wait(instance_id, None, since))
 
     async def cancel(
         self, instance_id: str, reason: str | None = None, cancelled_by: str | None = None

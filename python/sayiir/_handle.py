@@ -39,6 +39,7 @@ class WorkflowHandle(Generic[Out_co]):
         "__weakref__",
         "_client",
         "_row",
+        "_since",
         "_start_at",
         "_status",
         "_workflow_id",
@@ -55,12 +56,14 @@ class WorkflowHandle(Generic[Out_co]):
         workflow_id: str,
         row: InstanceRow | None,
         start_at: float | None,
+        since: int | None,
     ) -> None:
         self.instance_id = instance_id
         self._client = client
         self._workflow_id = workflow_id
         self._row = row
         self._start_at = start_at
+        self._since = since
         self._status: WorkflowStatus[Out_co] | None = None
 
     @property
@@ -106,6 +109,8 @@ class WorkflowHandle(Generic[Out_co]):
         timeout: Duration | None = None,  # noqa: ASYNC109 - the word of the published API
     ) -> Out_co:
         """Wait for the end and return the output. See `WorkflowClient.result`."""
+        if timeout is None and self._since is not None:
+            return cast("Out_co", await self._client._own_result(self.instance_id, self._since))
         return cast("Out_co", await self._client.result(self.instance_id, timeout))
 
     async def refresh(self) -> WorkflowStatus[Out_co]:

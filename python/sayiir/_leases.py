@@ -1,8 +1,8 @@
 """Keeps a worker's leases alive while it lives, without the help of user code or of its event loop.
 
-The memory backend has a thread in Rust for it, which needs no interpreter. For any other backend a
-thread with an event loop of its own calls `Backend.renew`; a body of Python code that never waits
-still lets it run, because the interpreter switches threads.
+The backends of the package have a thread in Rust for it, which needs no interpreter. For any other
+backend a thread with an event loop of its own calls `Backend.renew`; a body of Python code that
+never waits still lets it run, because the interpreter switches threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from . import _clock
 from ._core import Claimant, Keeper
-from .backends import InMemoryBackend
+from .backends import InMemoryBackend, SqliteBackend
 
 if TYPE_CHECKING:
     from .backends import Backend
@@ -34,6 +34,8 @@ def keep_leases(
     """
     if isinstance(backend, InMemoryBackend) and backend.clock is _clock.now:
         return Keeper(backend.store, claimant).close
+    if isinstance(backend, SqliteBackend) and (stop := backend.keep_leases(claimant)) is not None:
+        return stop
     renewer = _Renewer(backend, claimant, news)
     renewer.start()
     return renewer.close

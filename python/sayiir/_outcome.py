@@ -25,21 +25,22 @@ if TYPE_CHECKING:
 __all__ = ["decoded", "outcome_of"]
 
 
-def outcome_of(row: InstanceRow) -> Any:
-    """The output of an instance that has ended.
+def outcome_of(instance_id: str, end: InstanceRow | bytes) -> Any:
+    """The output of an instance that has ended; all of its row is known, or the sealed output.
 
     Raises:
         WorkflowFailed: It failed; the `__cause__` is the `TaskError`, if a task was to blame.
         WorkflowCancelled: It was cancelled.
         DecodeError: The stored output is damaged.
     """
-    if row.status == Status.COMPLETED:
+    if isinstance(end, bytes) or end.status == Status.COMPLETED:
         # A backend that lost the output gets told so by the decoder.
-        return decoded(row.output or b"", f"the output of instance {row.instance_id!r}")
-    status = status_of(row)
-    if row.status == Status.CANCELLED:
+        sealed = end if isinstance(end, bytes) else end.output or b""
+        return decoded(sealed, f"the output of instance {instance_id!r}")
+    status = status_of(end)
+    if end.status == Status.CANCELLED:
         raise WorkflowCancelled(status)
-    raise WorkflowFailed(status) from _cause(row)
+    raise WorkflowFailed(status) from _cause(end)
 
 
 def decoded(sealed: bytes, what: str) -> Any:

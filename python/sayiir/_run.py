@@ -324,10 +324,11 @@ async def _drive(
     runner = Runner(backend, invoker, worker_only=False, native=native)
 
     def hear(kind: str, about: str) -> None:
-        if about == instance_id:
+        # Nobody's id: another process did something, maybe to this instance.
+        if about in ("", instance_id):
             loop.call_soon_threadsafe(changed.set)
             if kind == "news":
-                loop.call_soon_threadsafe(runner.news, about)
+                loop.call_soon_threadsafe(runner.news, instance_id)
 
     stop_listening = backend.listen(hear)
     stop_leases = None

@@ -29,9 +29,10 @@ from ._context import current
 from ._core import Run, Step, Turn
 from ._errors import EncodeError, RetryAfter
 from ._invoke import MODE_INLINE, MODE_THREAD, Invoker, RemoteFailure
+from .backends import InMemoryBackend, SqliteBackend
 
 if TYPE_CHECKING:
-    from .backends import Backend, InMemoryBackend
+    from .backends import Backend
 
 __all__ = ["Drive", "Runner"]
 
@@ -73,6 +74,13 @@ class Runner:
         self.invoker = invoker
         self.worker_only = worker_only
         self.native = native
+        # Where the replies to commits arrive that the engine hands to a storage thread by itself.
+        self.landing = (
+            backend.landing(asyncio.get_running_loop())
+            if isinstance(backend, SqliteBackend)
+            else None
+        )
+        self.hub = backend.hub if isinstance(backend, InMemoryBackend | SqliteBackend) else None
         self.now: Callable[[], float] = native.clock if native is not None else backend.now
         self.active: dict[str, Drive] = {}
         self.until = self.now() + SLICE
@@ -141,7 +149,10 @@ class Drive:
         # The first coroutine is the caller's own: its context is given back as it was.
         token = current.set(None)
         try:
-            await self._strand(strand, await self._attend())
+            answer: Step | Turn | int | None = None
+            if self.runner.native is None:
+                answer = self.run.begin(self.runner.now())
+            await self._strand(strand, await self._attend() if answer is None else answer)
             if self.state == "held":
                 self._finished = self._loop.create_future()
                 await self._finished
@@ -156,7 +167,7 @@ class Drive:
 
     # Facts to the engine.
 
-    async def _attend(self) -> Step | Turn:
+    async def _attend(self) -> Step | Turn | int:
         run, runner = self.run, self.runner
         if runner.native is not None:
             return run.attend(runner.now())
@@ -170,15 +181,22 @@ class Drive:
             events=[(event.seq, event.name, event.payload) for event in news.events],
         )
 
-    async def _strand(self, strand: Strand, answer: Step | Turn) -> None:
+    async def _strand(self, strand: Strand, answer: Step | Turn | int) -> None:
         """Do one step after the other, as long as the engine has one for this coroutine."""
         runner, run = self.runner, self.run
+        landing = runner.landing
         now, completed, call = runner.now, run.completed, runner.invoker.call
         cancelling = strand.task.cancelling
         surplus = self._surplus
         while True:
             if type(answer) is Step:
                 step = answer
+            elif type(answer) is int:
+                # A commit is on its way; the step that follows starts when it is durable.
+                assert landing is not None
+                reply = await landing.expect(self._loop, answer)
+                answer = run.replied(reply, now())
+                continue
             else:
                 following = await self._follow(answer)
                 if following is None:
@@ -229,7 +247,7 @@ class Drive:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
 
-    def _raised(self, strand: Strand, step: Step, error: BaseException) -> Step | Turn | None:
+    def _raised(self, strand: Strand, step: Step, error: BaseException) -> Step | Turn | int | None:
         """What follows from an exception that came out of a step's function."""
         if isinstance(error, asyncio.CancelledError):
             if strand.stopped:
@@ -252,7 +270,7 @@ class Drive:
 
     def _failed(
         self, step: Step, error: BaseException, *, retryable: bool | None = None
-    ) -> Step | Turn:
+    ) -> Step | Turn | int:
         if isinstance(error, RemoteFailure):
             text, allowed, retry_after = error.text, error.retryable, error.retry_after
         else:
@@ -277,17 +295,23 @@ class Drive:
 
     # What the engine answers.
 
-    async def _follow(self, turn: Turn) -> Step | None:
+    async def _follow(self, answer: Step | Turn | int) -> Step | None:
         """Do what a turn asks for; the step that the caller should go on with, if there is one."""
-        answer: Step | Turn = turn
         while type(answer) is not Step:
-            assert isinstance(answer, Turn)
+            if isinstance(answer, int):
+                answer = await self._landed(answer)
+                continue
             turn = answer
             if turn.abandoned:
                 self._stop(set(turn.abandoned))
             if turn.cancel and turn.state == "held":
                 self._stop(None)
             steps = turn.steps
+            if turn.ticket is not None:
+                self._surplus.extend(steps)
+                self._call_help()
+                answer = await self._landed(turn.ticket)
+                continue
             if turn.commit is None:
                 self._note(turn)
                 if not steps:
@@ -305,6 +329,13 @@ class Drive:
             )
         return answer
 
+    async def _landed(self, ticket: int) -> Step | Turn | int:
+        """What follows from the reply to a commit that is on its way to the storage thread."""
+        landing = self.runner.landing
+        assert landing is not None
+        reply = await landing.expect(self._loop, ticket)
+        return self.run.replied(reply, self.runner.now())
+
     def _note(self, turn: Turn) -> None:
         """Take note of where the instance stands, and set the timer it needs."""
         state = turn.state
@@ -321,12 +352,14 @@ class Drive:
             return
         self.state = state
         self.wake_at = turn.wake_at
-        native = self.runner.native
-        if native is not None:
-            if state in ("completed", "failed", "cancelled"):
-                native.hub.tell("ended", self.run.instance_id)
-            elif state == "handed_over":
-                native.hub.tell("work", self.run.instance_id)
+        hub, run = self.runner.hub, self.run
+        if hub is not None:
+            if state == "completed":
+                hub.completed(run.instance_id, run.output)
+            elif state in ("failed", "cancelled"):
+                hub.tell("ended", run.instance_id)
+            elif state in ("handed_over", "parked"):
+                hub.tell("work", run.instance_id)
         if self._finished is not None and not self._finished.done():
             self._finished.set_result(None)
 
@@ -344,13 +377,13 @@ class Drive:
             self._called += 1
             self._spawn(None, spare=True)
 
-    def _spawn(self, answer: Step | Turn | None, *, spare: bool = False) -> None:
+    def _spawn(self, answer: Step | Turn | int | None, *, spare: bool = False) -> None:
         """Let another coroutine go on from `answer`, from the surplus, or from the news."""
         task = self._loop.create_task(self._helper(answer, spare))
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
 
-    async def _helper(self, answer: Step | Turn | None, spare: bool) -> None:
+    async def _helper(self, answer: Step | Turn | int | None, spare: bool) -> None:
         if spare:
             self._called -= 1
             if not self._surplus:

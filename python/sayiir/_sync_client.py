@@ -147,7 +147,7 @@ class SyncWorkflowClient:
         self._serve(WorkflowClient(backend, conflict_policy), None)
 
     @classmethod
-    def from_url(cls, url: str, conflict_policy: ConflictPolicyLike = "fail") -> Self:
+    def from_url(cls, url: str | None = None, conflict_policy: ConflictPolicyLike = "fail") -> Self:
         """A client with a backend of its own. See `WorkflowClient.from_url`.
 
         >>> SyncWorkflowClient.from_url("memory://").backend

@@ -1,35 +1,198 @@
-"""Backends by URL.
+"""Backends by URL: `memory://`, `sqlite:///relative/path`, `sqlite:////absolute/path`.
 
-Of a URL only the scheme ever gets into a message: the rest may hold a password.
+Reads a URL strictly and opens what it names; a mistake is refused with a sentence that says how to
+write it. Of what it refuses only the scheme and the names of options get into a message, as the
+rest may hold a password. It does not know what a backend does.
 """
 
 from __future__ import annotations
 
-from .backends import Backend, InMemoryBackend
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict, cast
 
-__all__ = ["open_backend"]
+from ._duration import Duration, parse_duration
+from .backends import Backend, InMemoryBackend, SqliteBackend
 
-_SCHEMES = "this version has memory://"
+__all__ = ["DEFAULT_URL", "URL_VARIABLE", "Address", "address_of", "connect"]
+
+DEFAULT_URL = "sqlite:///sayiir.db"
+"""What is opened when nothing is said: a file in the current directory."""
+URL_VARIABLE = "SAYIIR_DATABASE_URL"
+"""The environment variable that says something else."""
+
+_FORMS = "this version has memory://, sqlite:///relative/path and sqlite:////absolute/path"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}")
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
+_OPTION = re.compile(r"[a-z_]{1,32}")
 
 
-def open_backend(url: object) -> Backend:
-    """A new backend, for the caller to close.
+class SqliteOptions(TypedDict, total=False):
+    """What `SqliteBackend` can be told in a URL."""
+
+    synchronous: Literal["full", "normal"]
+    keep_completed: Duration
+    keep_events: Duration
+    timeout: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a URL says, once it is known to make sense.
+
+    >>> address_of("sqlite:///var/app.db?synchronous=normal")
+    Address(scheme='sqlite', path='var/app.db', options={'synchronous': 'normal'})
+    """
+
+    scheme: Literal["memory", "sqlite"]
+    path: str = ""
+    """Of a file, as it stands in the URL: relative to the current directory, or absolute."""
+    options: SqliteOptions = field(default_factory=SqliteOptions)
+
+
+def connect(url: str | None = None) -> Backend:
+    """Open the backend that a URL names; it is the caller's to close.
+
+    Args:
+        url: `memory://`: instances in this process, gone with it, and a new place for each call.
+            `sqlite:///app.db`: a file, relative to the current directory;
+            `sqlite:////var/lib/app.db`: one with an absolute path. Other characters than letters,
+            digits and `/` may be written as `%20`. Options follow a `?`, with `&` between them:
+            `synchronous=full` or `normal`, and the durations `keep_completed`, `keep_events` and
+            `timeout`, each as in `SqliteBackend`. Without a URL the environment variable
+            `SAYIIR_DATABASE_URL` says it, and where that is not set either, or empty, it is
+            `sqlite:///sayiir.db`.
 
     Raises:
         TypeError: The URL is not text.
-        ValueError: It is malformed, or of a scheme that this version does not have.
+        ValueError: It is malformed, has an unknown option, or is of a scheme that this version
+            does not have.
+        BackendUnavailableError: The file cannot be opened or made.
+        SnapshotFormatError: The file is no database of this package, or of a newer version.
 
-    >>> open_backend("memory://")
+    >>> connect("memory://")
     <InMemoryBackend with 0 instances>
+    >>> connect("sqlite://app.db")
+    Traceback (most recent call last):
+    ...
+    ValueError: url has a host after sqlite://, and a file needs none; …
     """
+    address = address_of(url)
+    if address.scheme == "memory":
+        return InMemoryBackend()
+    return SqliteBackend(address.path, **address.options)
+
+
+def address_of(url: object = None) -> Address:
+    """Read a URL, the environment's or the default one, without opening anything.
+
+    Raises:
+        TypeError: The URL is not text.
+        ValueError: It is malformed, has an unknown option, or is of a scheme that this version
+            does not have.
+
+    >>> address_of("memory://").scheme
+    'memory'
+    """
+    what = "url"
+    if url is None:
+        # An empty variable is how many environments say "not set".
+        said = os.environ.get(URL_VARIABLE, "")
+        url, what = (said, f"the url in {URL_VARIABLE}") if said else (DEFAULT_URL, what)
     if not isinstance(url, str):
-        raise TypeError(f"url must be a str, got {type(url).__name__}")
+        raise TypeError(f"url must be a str or None, got {type(url).__name__}")
     scheme, separator, rest = url.partition("://")
     # What is no scheme may be anything, so it is not shown.
-    if not separator or not scheme.isascii() or not scheme.isalnum() or len(scheme) > 32:
-        raise ValueError(f"url must begin with a scheme; {_SCHEMES}")
-    if scheme.lower() != "memory":
-        raise ValueError(f"url has the scheme {scheme!r}, which has no backend; {_SCHEMES}")
-    if rest:
-        raise ValueError("url must be memory:// with nothing behind it; each has its own instances")
-    return InMemoryBackend()
+    if not separator or not _SCHEME.fullmatch(scheme):
+        raise ValueError(f"{what} must begin with a scheme; {_FORMS}")
+    match scheme.lower():
+        case "memory":
+            if rest:
+                raise ValueError(
+                    f"{what} must be memory:// with nothing behind it; each has its own instances"
+                )
+            return Address("memory")
+        case "sqlite":
+            return _sqlite(what, rest)
+    raise ValueError(f"{what} has the scheme {scheme!r}, which has no backend; {_FORMS}")
+
+
+def _sqlite(what: str, rest: str) -> Address:
+    """The address behind `sqlite://`."""
+    if "#" in rest:
+        raise ValueError(f"{what} has a '#' in it; write %23 for one in a path; {_FORMS}")
+    location, question, query = rest.partition("?")
+    if not location:
+        raise ValueError(f"{what} names no file; {_FORMS}")
+    if not location.startswith("/"):
+        raise ValueError(
+            f"{what} has a host after sqlite://, and a file needs none; three slashes begin a "
+            f"relative path, four an absolute one; {_FORMS}"
+        )
+    path = _unquoted(what, "path", location[1:])
+    if not path.strip("/"):
+        raise ValueError(f"{what} names no file; {_FORMS}")
+    if path == ":memory:":
+        raise ValueError(f"{what} asks SQLite for memory; write memory:// for that; {_FORMS}")
+    return Address("sqlite", path, _options(what, query) if question else {})
+
+
+def _options(what: str, query: str) -> SqliteOptions:
+    """The options behind the question mark, checked but left as text."""
+    options: dict[str, str] = {}
+    for pair in query.split("&"):
+        name, equals, text = pair.partition("=")
+        check = _CHECKS.get(name)
+        if check is None or not equals:
+            # Something else than a name may be a part of a secret with a stray mark in it.
+            shown = f" {name!r}" if _OPTION.fullmatch(name) else ""
+            known = ", ".join(f"{known}=…" for known in _CHECKS)
+            raise ValueError(
+                f"{what} has an option{shown} that is not known or has no value; "
+                f"there are {known}; with memory:// there is none"
+            )
+        if name in options:
+            raise ValueError(f"{what} has the option {name!r} twice; say it once")
+        options[name] = _unquoted(what, f"option {name!r}", text)
+        check(f"{what}: {name}", options[name])
+    return cast("SqliteOptions", options)
+
+
+def _synchronous(what: str, text: str) -> None:
+    if text not in ("full", "normal"):
+        raise ValueError(f"{what} must be 'full' or 'normal'")
+
+
+def _duration(what: str, text: str) -> None:
+    parse_duration(text, name=what)
+
+
+_CHECKS: dict[str, Callable[[str, str], None]] = {
+    "synchronous": _synchronous,
+    "keep_completed": _duration,
+    "keep_events": _duration,
+    "timeout": _duration,
+}
+
+
+def _unquoted(what: str, part: str, text: str) -> str:
+    """Text with its percent escapes resolved."""
+
+    def byte(found: re.Match[bytes]) -> bytes:
+        if found[1] is None:
+            raise ValueError(
+                f"{what} has a '%' in its {part} that two hexadecimal digits do not follow; "
+                "write %25 for the character itself"
+            )
+        return bytes([int(found[1], 16)])
+
+    try:
+        resolved = _ESCAPE.sub(byte, text.encode()).decode()
+    except UnicodeError:
+        # Not chained: the cause quotes the text.
+        raise ValueError(f"{what} has a {part} that is not UTF-8 text") from None
+    if "\0" in resolved:
+        raise ValueError(f"{what} has a NUL character in its {part}, which no file name can hold")
+    return resolved

@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from ._core import Claimant, Run
+from ._core import Claim, Claimant, Run
 from ._duration import Duration, parse_duration
 from ._invoke import Invoker, default_processes
 from ._leases import keep_leases
@@ -41,7 +41,7 @@ from ._policy import check_name, whole_number
 from ._runner import Runner
 from ._watchdog import Watchdog
 from ._workflow import Workflow
-from .backends import Backend, InMemoryBackend
+from .backends import Backend, InMemoryBackend, SqliteBackend
 from .backends._view import holder_name
 
 __all__ = ["Worker", "take_up"]
@@ -179,38 +179,49 @@ class Worker:
         Signals are only taken on the main thread; elsewhere it works until it is cancelled.
         """
         loop = asyncio.get_running_loop()
-        asked = asyncio.Event()
-        signals = []
+        drain, force = asyncio.Event(), asyncio.Event()
 
+        def ask() -> None:
+            if drain.is_set():
+                _log.warning("worker %s: second signal, stopping at once", self.worker_id)
+                force.set()
+            drain.set()
+
+        signals = []
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, ask)
+                signals.append(number)
+        try:
+            # The handlers stay while it stops, for the second signal.
+            await self.run_until(drain, force)
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    async def run_until(self, drain: asyncio.Event, force: asyncio.Event) -> bool:
+        """Work until `drain` is set, then stop gracefully, or at once when `force` is set too.
+
+        Returns:
+            Whether everything drained: no running step was cut short.
+        """
         async with self:
             engine = self._engine
             assert engine is not None
-
-            def ask() -> None:
-                if asked.is_set():
-                    _log.warning("worker %s: second signal, stopping at once", self.worker_id)
-                    engine.force()
-                asked.set()
-
-            if threading.current_thread() is threading.main_thread():
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    loop.add_signal_handler(number, ask)
-                    signals.append(number)
+            loop = asyncio.get_running_loop()
+            broken = loop.create_task(engine.broken())
+            asked = loop.create_task(drain.wait())
+            forced = loop.create_task(force.wait())
+            forced.add_done_callback(lambda done: None if done.cancelled() else engine.force())
             try:
-                broken = loop.create_task(engine.broken())
-                waiting = loop.create_task(asked.wait())
-                try:
-                    await asyncio.wait({broken, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                    if broken.done():
-                        broken.result()
-                finally:
-                    broken.cancel()
-                    waiting.cancel()
-                # The handlers stay while it stops, for the second signal.
+                await asyncio.wait({broken, asked, forced}, return_when=asyncio.FIRST_COMPLETED)
+                if broken.done():
+                    broken.result()
                 await self.aclose()
             finally:
-                for number in signals:
-                    loop.remove_signal_handler(number)
+                for waiting in (broken, asked, forced):
+                    waiting.cancel()
+            return not engine.cut_short
 
     # On a thread of its own.
 
@@ -293,6 +304,9 @@ class _Engine:
         self._invoker = Invoker(threads=worker.concurrency, processes=worker._processes)
         self._runner = Runner(self._backend, self._invoker, worker_only=True, native=self._native)
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._hungry: deque[asyncio.Future[Claim | None]] = deque()
+        """Slots that ask for an instance, and the task that claims for them."""
+        self._feeder: asyncio.Task[None] | None = None
         self._slots: set[asyncio.Task[None]] = set()
         self._hints = 0
         """How many hints were heard; one between a claim and going to rest must not be lost."""
@@ -302,6 +316,8 @@ class _Engine:
         """A slot was woken and has not run yet."""
         self._stopping = False
         self._forced = asyncio.Event()
+        self.cut_short = False
+        """Whether running steps were cancelled when it stopped."""
         self._poke = asyncio.Event()
         self._next_timer: float | None = None
         self._failure: asyncio.Future[None] = self._loop.create_future()
@@ -386,15 +402,46 @@ class _Engine:
             self._note_timer(driven.wake_at)
 
     async def _claim(self) -> Run | None:
-        claims = await self._backend.claim(self._claimant, 1)
-        if not claims:
+        """The next instance for one slot; slots that ask while others do share one call."""
+        waiter: asyncio.Future[Claim | None] = self._loop.create_future()
+        self._hungry.append(waiter)
+        if self._feeder is None:
+            self._feeder = self._loop.create_task(self._feed())
+        try:
+            claim = await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and (given := waiter.result()) is not None:
+                await self._leave(given.instance_id, given.fence)
+            raise
+        if claim is None:
             return None
-        claim = claims[0]
         try:
             return await take_up(self._backend, self._claimant, claim)
         except Exception:
             await self._leave(claim.instance_id, claim.fence)
             raise
+
+    async def _feed(self) -> None:
+        """Claim for all slots that ask, until nobody does."""
+        try:
+            while self._hungry:
+                asking = list(self._hungry)
+                self._hungry.clear()
+                claims: deque[Claim] = deque()
+                try:
+                    claims.extend(await self._backend.claim(self._claimant, len(asking)))
+                except Exception as error:
+                    for waiter in asking:
+                        if not waiter.done():
+                            waiter.set_exception(error)
+                    continue
+                for waiter in asking:
+                    if not waiter.done():
+                        waiter.set_result(claims.popleft() if claims else None)
+                for claim in claims:
+                    await self._leave(claim.instance_id, claim.fence)
+        finally:
+            self._feeder = None
 
     async def _leave(self, instance_id: str, fence: int) -> None:
         """Give back what cannot be gone on with, instead of renewing its lease for ever."""
@@ -420,7 +467,8 @@ class _Engine:
         """There is one more piece of work. One slot is woken at a time; it wakes the next."""
         self._hints += 1
         self._pending += 1
-        if not self._waking:
+        if not self._waking or self._native is None:
+            # Where a claim is a question to a storage thread, who asks at once asks together.
             self._wake_next()
 
     def _wake_next(self) -> None:
@@ -549,12 +597,15 @@ class _Engine:
             forced.cancel()
             if not drained.done():
                 _log.warning(
-                    "worker %s: %d instances were still running after %g s of grace; their steps "
-                    "run again elsewhere",
+                    "worker %s: %d instances were still running %s; their steps run again "
+                    "elsewhere",
                     self._worker.worker_id,
                     len(self._runner.active),
-                    grace,
+                    "when told to stop at once"
+                    if self._forced.is_set()
+                    else f"after {grace:g} s of grace",
                 )
+                self.cut_short = True
                 self._runner.closing = True
                 for slot in self._slots:
                     slot.cancel()
@@ -576,8 +627,16 @@ async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
         await asyncio.wait(tasks)
 
 
-async def take_up(backend: Backend, claimant: Claimant, claim: Any) -> Run:
-    """Make a run of a claim, with the outputs that it needs."""
+async def take_up(backend: Backend, claimant: Claimant, claim: Claim) -> Run | None:
+    """Make a run of a claim, with the outputs that it needs; `None` for one that is damaged."""
+    if claim.damage is not None:
+        await backend.commit((claim.set_aside(claim.damage),))
+        return None
+    if claim.complete:
+        if isinstance(backend, SqliteBackend):
+            port = backend.landing(asyncio.get_running_loop()).port
+            return Run.carried(claimant, claim, backend.now(), backend.store, port)
+        return Run.carried(claimant, claim, backend.now())
     seqs = claim.referenced()
     rows = await backend.rows(claim.instance_id, seqs) if seqs else ()
     payload = await backend.input(claim.instance_id)

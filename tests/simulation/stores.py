@@ -2,14 +2,19 @@
 
 `Store` is what the simulator asks of one: the storage contract with the time as an argument. The
 memory store in Rust is one as it is; `Adapted` makes one of any backend written against
-`sayiir.backends.Backend` whose methods never wait and whose clock can be set.
+`sayiir.backends.Backend` whose clock can be set. `files` lends stores that are files, each opened
+by two at once and opened anew again and again, as by processes that come and go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
+
+from tests.working import Places
 
 from sayiir._core import Claim, Claimant, Commit, MemoryStore, Program, StepRow
 from sayiir.backends import Backend, NewInstance
@@ -49,19 +54,31 @@ def memory_store() -> Store:
 
 
 class Adapted:
-    """A backend as a store: its clock follows the calls, and its coroutines end at once.
+    """A backend as a store: its clock follows the calls.
 
     Args:
         make: Makes the backend, given its clock.
+        done: Sees a call to its end; without it calls have to end at once.
     """
 
-    def __init__(self, make: Callable[[Callable[[], float]], Backend]) -> None:
+    def __init__(
+        self,
+        make: Callable[[Callable[[], float]], Backend],
+        done: Callable[[Coroutine[Any, Any, Any]], Any] | None = None,
+    ) -> None:
         self._now = 0.0
-        self._backend = make(lambda: self._now)
+        self._opened = make(lambda: self._now)
+        self._done = _at_once if done is None else done
+
+    @property
+    def _backend(self) -> Backend:
+        """Who makes the next call."""
+        return self._opened
 
     def _at(self, now: float, call: Coroutine[Any, Any, T]) -> T:
         self._now = now
-        return _done(call)
+        result: T = self._done(call)
+        return result
 
     def submit(self, instances: Sequence[Submitted], policy: str, now: float) -> Any:
         return self._at(now, self._backend.submit([NewInstance(*new) for new in instances], policy))
@@ -105,20 +122,57 @@ class Adapted:
         return asdict(self._at(now, self._backend.get(instance_id)))
 
     def history(self, instance_id: str) -> list[tuple[StepRow, str]]:
-        rows = _done(self._backend.history(instance_id))
+        rows = self._done(self._backend.history(instance_id))
         return [(row.step, row.worker_id) for row in rows]
 
     def input(self, instance_id: str) -> bytes:
-        return _done(self._backend.input(instance_id))
+        sealed: bytes = self._done(self._backend.input(instance_id))
+        return sealed
 
     def rows(self, instance_id: str, seqs: Sequence[int]) -> Sequence[StepRow]:
-        return _done(self._backend.rows(instance_id, seqs))
+        rows: Sequence[StepRow] = self._done(self._backend.rows(instance_id, seqs))
+        return rows
 
     def next_wake(self) -> float | None:
-        return _done(self._backend.next_wake())
+        wake_at: float | None = self._done(self._backend.next_wake())
+        return wake_at
 
 
-def _done(call: Coroutine[Any, Any, T]) -> T:
+class Shared(Adapted):
+    """A file that two have opened: they take turns with the calls, and are replaced in time."""
+
+    LIFE = 40
+    """After so many calls whoever is next closes the file and opens it anew."""
+
+    def __init__(self, places: Places, done: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        super().__init__(lambda clock: places(clock=clock), done)
+        self._places = places
+        self._next = places.again(self._opened)
+        self._calls = 0
+
+    @property
+    def _backend(self) -> Backend:
+        self._opened, self._next = self._next, self._opened
+        self._calls += 1
+        if self._calls % self.LIFE == 0:
+            self._done(self._opened.close())
+            self._opened = self._places.again(self._next)
+        return self._opened
+
+
+@contextmanager
+def files() -> Iterator[Callable[[], Store]]:
+    """What makes stores that are files; they are gone afterwards."""
+    places, loop = Places("sqlite"), asyncio.new_event_loop()
+    try:
+        yield lambda: Shared(places, loop.run_until_complete)
+    finally:
+        loop.run_until_complete(places.close())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def _at_once(call: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine that never waits."""
     try:
         call.send(None)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from benches.python_backend import PythonBackend
 
-from sayiir import LoopResult, MapError
+from sayiir import InMemoryBackend, LoopResult, MapError
 from sayiir._codec import encode_payload
 from sayiir._core import StepRow
 
@@ -25,12 +25,14 @@ from .books import Book, Violation
 from .fate import simulate
 from .flows import Made, Pace, make_flow
 from .oracle import TIMED_OUT, Failed, Failure, Open, Oracle, Value
-from .stores import Adapted
+from .stores import Adapted, files
 from .tree import Child, Fork, Loop, Map, Route, Task, Wait, build
 
 ONLY = os.environ.get("SAYIIR_SEED")
 SEEDS = range(1_000) if ONLY is None else range(int(ONLY), int(ONLY) + 1)
 BATCH = 100
+FILES = 120
+"""How many of them are also simulated on files, where every call takes its time."""
 
 
 @pytest.mark.parametrize("first", range(0, len(SEEDS), BATCH))
@@ -44,6 +46,20 @@ def test_a_backend_in_python_fares_no_worse() -> None:
         simulate(seed, lambda: Adapted(lambda clock: PythonBackend(clock=clock)))
 
 
+def test_a_file_answers_every_call_as_memory_does() -> None:
+    for seed in SEEDS[:FILES]:
+        in_memory = simulate(seed, lambda: Adapted(lambda clock: InMemoryBackend(clock=clock)))
+        with files() as make_store:
+            assert told(simulate(seed, make_store)) == told(in_memory), f"SAYIIR_SEED={seed}"
+
+
+def told(trace: list[str]) -> list[str]:
+    """The trace with the events only counted: each backend numbers them in its own way."""
+    return [
+        re.sub(r"\[([\d, ]*)\]", lambda seqs: str(len(seqs[1].split())), line) for line in trace
+    ]
+
+
 def test_the_same_seed_gives_the_same_trace() -> None:
     for seed in SEEDS[:40]:
         assert simulate(seed) == simulate(seed)
@@ -55,6 +71,9 @@ def test_fresh_worlds_end_as_the_oracle_says(soak_seconds: float) -> None:
     end = time.monotonic() + soak_seconds
     while time.monotonic() < end:
         simulate(seed)
+        if seed % 20 == 0:
+            with files() as make_store:
+                simulate(seed, make_store)
         seed += 1
 
 

@@ -1,13 +1,15 @@
 """Where instances live: the contract every backend keeps, and the backends of the package.
 
 `Backend` is the contract, as a `typing.Protocol`: any object with these methods will do.
-`InMemoryBackend` keeps everything in the process, for tests and for work that may be lost.
+`InMemoryBackend` keeps everything in the process, for tests and for work that may be lost;
+`SqliteBackend` in one file, for one machine.
 """
 
 from ._hub import Hub, Listener
 from ._protocol import Backend
 from ._rows import Backlog, Event, HistoryRow, InstanceRow, NewInstance, News, Page, Reply
 from .memory import InMemoryBackend
+from .sqlite import SqliteBackend
 
 __all__ = [
     "Backend",
@@ -22,4 +24,5 @@ __all__ = [
     "News",
     "Page",
     "Reply",
+    "SqliteBackend",
 ]

@@ -15,7 +15,7 @@ from sayiir._status import Status, WorkflowStatus
 
 from ._rows import InstanceRow
 
-__all__ = ["error_of", "holder_name", "moment", "status_of", "worker_name"]
+__all__ = ["error_of", "holder_name", "moment", "page_number", "status_of", "worker_name"]
 
 INCARNATION = "~"
 
@@ -89,3 +89,19 @@ def error_of(record: bytes | None) -> ErrorText | None:
         return read_error(record)
     except CodecError as failure:
         return ErrorText(type(failure).__name__, f"the error record is damaged: {failure}", "")
+
+
+def page_number(cursor: str | None) -> int | None:
+    """The number in a page's cursor.
+
+    Raises:
+        ValueError: The cursor is not one that a page gave.
+
+    >>> page_number("17"), page_number(None)
+    (17, None)
+    """
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
+        raise ValueError("cursor must be one that a former page gave")
+    return int(cursor)

@@ -16,13 +16,12 @@ from sayiir._duration import Duration, parse_duration
 
 from ._hub import Hub, Listener
 from ._rows import Backlog, Event, HistoryRow, InstanceRow, NewInstance, News, Page, Reply
+from ._view import page_number
 
 if TYPE_CHECKING:
     from sayiir._core import Claim, Claimant, Commit, Program, StepRow
 
 __all__ = ["InMemoryBackend"]
-
-_ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
 class InMemoryBackend:
@@ -96,10 +95,7 @@ class InMemoryBackend:
             policy,
             self.clock(),
         )
-        for new in instances:
-            if policy == "terminate_existing":
-                self.hub.tell("news", new.instance_id)
-            self.hub.tell("work", new.instance_id)
+        self.hub.submitted([new.instance_id for new in instances], policy)
         return [None if row is None else InstanceRow(**row) for row in found]
 
     async def claim(self, claimant: Claimant, limit: int) -> Sequence[Claim]:
@@ -118,14 +114,14 @@ class InMemoryBackend:
         """See `Backend.release`."""
         count = self.store.release(worker_id, self.clock())
         if count:
-            self.hub.tell("work", "")
+            self.hub.given_back("")
         return count
 
     async def give_back(self, instance_id: str, fence: int) -> bool:
         """See `Backend.give_back`."""
         held = self.store.give_back(instance_id, fence, self.clock())
         if held:
-            self.hub.tell("work", instance_id)
+            self.hub.given_back(instance_id)
         return held
 
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Reply]:
@@ -134,15 +130,8 @@ class InMemoryBackend:
         for commit in commits:
             kind, events = self.store.commit(commit, self.clock())
             replies.append(Reply(kind, tuple(Event(*event) for event in events)))
-            self.committed(commit.instance_id, kind, commit.next)
+            self.hub.committed(commit.instance_id, kind, commit.next)
         return replies
-
-    def committed(self, instance_id: str, kind: str, intended: str) -> None:
-        """Give the hints that a commit of this kind calls for."""
-        if kind == "cancelled" or (kind == "ok" and intended in _ENDED):
-            self.hub.tell("ended", instance_id)
-        elif intended in ("park", "hand_over"):
-            self.hub.tell("work", instance_id)
 
     async def news(self, instance_id: str, fence: int, names: Sequence[str]) -> News:
         """See `Backend.news`."""
@@ -162,26 +151,25 @@ class InMemoryBackend:
     ) -> bool:
         """See `Backend.send_event`."""
         fresh = self.store.send_event(instance_id, name, payload, key, self.clock())
-        self.hub.tell("work", instance_id)
-        self.hub.tell("news", instance_id)
+        self.hub.event_sent(instance_id)
         return fresh
 
     async def cancel(self, instance_id: str, reason: str | None, by: str | None) -> str:
         """See `Backend.cancel`."""
         status = self.store.cancel(instance_id, reason, by, self.clock())
-        self.hub.tell("ended" if status in _ENDED else "news", instance_id)
+        self.hub.asked(instance_id, status)
         return status
 
     async def pause(self, instance_id: str, reason: str | None, by: str | None) -> str:
         """See `Backend.pause`."""
         status = self.store.pause(instance_id, reason, by, self.clock())
-        self.hub.tell("news", instance_id)
+        self.hub.asked(instance_id, status)
         return status
 
     async def unpause(self, instance_id: str) -> str:
         """See `Backend.unpause`."""
         status = self.store.unpause(instance_id, self.clock())
-        self.hub.tell("work", instance_id)
+        self.hub.unpaused(instance_id)
         return status
 
     async def get(self, instance_id: str) -> InstanceRow:
@@ -200,11 +188,9 @@ class InMemoryBackend:
         cursor: str | None = None,
     ) -> Page:
         """See `Backend.find`."""
-        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
-            raise ValueError("cursor must be one that a former page gave")
         rows, following = self.store.find(
             limit,
-            None if cursor is None else int(cursor),
+            page_number(cursor),
             self.clock(),
             status=status,
             workflow=workflow,
@@ -228,9 +214,7 @@ class InMemoryBackend:
     async def delete(self, instance_id: str, force: bool) -> None:
         """See `Backend.delete`."""
         self.store.delete(instance_id, force, self.clock())
-        # A holder learns that it has lost it, a waiter that there is nothing to wait for.
-        self.hub.tell("news", instance_id)
-        self.hub.tell("ended", instance_id)
+        self.hub.deleted(instance_id)
 
     async def backlog(self) -> Sequence[Backlog]:
         """See `Backend.backlog`."""

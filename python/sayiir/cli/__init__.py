@@ -13,7 +13,13 @@ import click
 __all__ = ["main"]
 
 # Command name → the module that holds it, as an attribute named `command`.
-_COMMANDS = {"demo": "sayiir.cli.demo"}
+_COMMANDS = {
+    "demo": "sayiir.cli.demo",
+    "doctor": "sayiir.cli.doctor",
+    "run": "sayiir.cli.run",
+    "runs": "sayiir.cli.runs",
+    "worker": "sayiir.cli.worker",
+}
 
 # 128 + SIGINT, what a shell expects of a program that was interrupted.
 _INTERRUPTED = 130
@@ -43,4 +49,8 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sayiir", prog_name="sayiir")
 def main() -> None:
-    """Durable workflows: every finished task is checkpointed and never runs again."""
+    """Durable workflows: every finished task is checkpointed and never runs again.
+
+    Every command that needs a database takes --url; without it the environment variable
+    SAYIIR_DATABASE_URL says where it is, else it is sqlite:///sayiir.db.
+    """

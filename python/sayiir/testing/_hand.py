@@ -183,7 +183,7 @@ class Held:
             f" running: {[step.path for step in self.steps]}"
         )
 
-    async def _settle(self, answer: Step | Turn) -> str | None:
+    async def _settle(self, answer: Step | Turn | int) -> str | None:
         """Start what may start and commit what must be written, until the engine waits."""
         kind = None
         while isinstance(answer, Turn):
@@ -196,6 +196,7 @@ class Held:
             kind = reply.kind
             events = [(event.seq, event.name, event.payload) for event in reply.events]
             answer = self.run.committed(kind, events, self.backend.now())
+        assert not isinstance(answer, int), "only a storage thread's runs commit by themselves"
         self.state = "held"
         self.steps.append(answer)
         return kind

@@ -113,24 +113,36 @@ pub struct View<'a> {
 /// Checks magic, version and checksum.
 ///
 /// # Errors
-/// [`Error::Format`] saying which of them is wrong.
+/// [`Error::Format`] saying which of them is wrong; [`Error::Newer`] for what a newer version wrote.
 pub fn open(bytes: &[u8]) -> Result<View<'_>> {
     if bytes.len() < HEADER || bytes[..4] != MAGIC {
         return Err(Error::format(
             "these bytes are not sayiir's: the mark SYRS is missing",
         ));
     }
-    if bytes[4] != VERSION {
-        return Err(Error::format(format!(
+    if bytes[4] > VERSION {
+        return Err(Error::Newer(format!(
             "format version {} is newer than this program's {VERSION}; update sayiir",
             bytes[4]
         )));
     }
+    if bytes[4] != VERSION {
+        return Err(Error::format(format!(
+            "format version {} is none that this program reads ({VERSION})",
+            bytes[4]
+        )));
+    }
     let found = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-    if checksum(bytes) != found || bytes[7] != 0 {
+    if checksum(bytes) != found {
         return Err(Error::format(
             "the bytes are damaged: their checksum does not match",
         ));
+    }
+    if bytes[7] != 0 {
+        return Err(Error::Newer(format!(
+            "the flags {:#04x} are unknown to this program; update sayiir",
+            bytes[7]
+        )));
     }
     open_own(bytes)
 }

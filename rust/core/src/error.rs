@@ -7,8 +7,10 @@ use std::fmt;
 pub enum Error {
     /// An argument or a definition is not acceptable; the text names it and says why.
     Invalid(String),
-    /// Stored bytes are damaged, cut, foreign or written by a newer version.
+    /// Stored bytes are damaged, cut or foreign.
     Format(String),
+    /// Stored bytes were written by a newer version of this program, which can read them.
+    Newer(String),
     /// A value that the state refers to is not at hand; a defect of the caller or a lost row.
     Missing(String),
 }
@@ -36,7 +38,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(text) | Self::Format(text) | Self::Missing(text) => f.write_str(text),
+            Self::Invalid(text) | Self::Format(text) | Self::Newer(text) | Self::Missing(text) => {
+                f.write_str(text)
+            }
         }
     }
 }

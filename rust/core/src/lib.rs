@@ -6,7 +6,7 @@
 //! Time is always an argument, in microseconds since the Unix epoch.
 //!
 //! Layers, lowest first: [`error`], [`id`] → [`policy`], [`definition`], [`envelope`] → [`event`],
-//! [`state`] → [`advance`].
+//! [`state`] → [`advance`] → [`wire`].
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,7 @@ pub mod event;
 pub mod id;
 pub mod policy;
 pub mod state;
+pub mod wire;
 
 pub use advance::{Failure, Machine, Start, Values};
 pub use definition::{Definition, NodeKind, NodeSpec, TaskSpec};

@@ -3,11 +3,12 @@
 //! The tree arrives as plain tuples and lists (see `_flow.py`); everything that is wrong with it is a
 //! `ValueError` or `TypeError` that names flow and node.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
+use sayiir_core::Bytes;
 use sayiir_core::definition::{
     Definition, NodeKind, NodeSpec, OnError, OnMax, OnTimeout, TaskSpec,
 };
@@ -52,6 +53,17 @@ pub struct Program {
     pub name: Py<PyAny>,
     #[pyo3(get)]
     pub metadata: Option<Py<PyDict>>,
+    tree: OnceLock<Bytes>,
+}
+
+impl Program {
+    /// The definition as data, made when it is first needed.
+    pub fn tree(&self) -> Bytes {
+        Bytes::clone(
+            self.tree
+                .get_or_init(|| sayiir_core::wire::encode_definition(&self.def)),
+        )
+    }
 }
 
 #[pymethods]
@@ -92,6 +104,7 @@ impl Program {
             callees,
             name,
             metadata,
+            tree: OnceLock::new(),
         })
     }
 

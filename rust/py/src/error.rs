@@ -37,7 +37,7 @@ fn exception(py: Python<'_>, class: &str, message: String, attributes: &[(&str, 
 pub fn core(py: Python<'_>, error: &Error) -> PyErr {
     match error {
         Error::Invalid(text) => PyValueError::new_err(text.clone()),
-        Error::Format(text) | Error::Missing(text) => {
+        Error::Format(text) | Error::Newer(text) | Error::Missing(text) => {
             exception(py, "SnapshotFormatError", text.clone(), &[])
         }
     }
@@ -82,6 +82,8 @@ pub fn store(py: Python<'_>, error: &StoreError) -> PyErr {
                 ("state", status.word().to_owned()),
             ],
         ),
+        StoreError::Unavailable(_) => exception(py, "BackendUnavailableError", text, &[]),
+        StoreError::Format(_) => exception(py, "SnapshotFormatError", text, &[]),
     }
 }
 

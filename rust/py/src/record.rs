@@ -34,7 +34,7 @@ pub fn tags_to_py(tags: &Tags) -> Vec<String> {
 pub struct Claimant {
     pub inner: contract::Claimant,
     pub programs: HashMap<Hash, Py<Program>>,
-    pub hashes: Vec<Hash>,
+    pub hashes: Arc<[Hash]>,
     pub width: u32,
 }
 
@@ -146,6 +146,8 @@ impl Claim {
                     next_strand,
                 },
                 needs: (tags, priority),
+                carried: None,
+                damage: None,
             },
         })
     }
@@ -198,6 +200,29 @@ impl Claim {
     #[getter]
     fn priority(&self) -> u8 {
         self.inner.needs.1
+    }
+
+    /// Whether it brought along what its holder needs, so that nothing has to be looked up.
+    #[getter]
+    fn complete(&self) -> bool {
+        self.inner.carried.is_some()
+    }
+
+    /// Why what is stored of it cannot be trusted, if so; `set_aside` then.
+    #[getter]
+    fn damage(&self) -> Option<&str> {
+        self.inner.damage.as_deref()
+    }
+
+    /// The commit that ends a damaged instance as failed, with this reason.
+    fn set_aside(&self, reason: &str) -> Commit {
+        let reason = sayiir_core::Error::format(reason);
+        Commit {
+            slot: self.inner.slot,
+            id: Arc::clone(&self.inner.id),
+            fence: self.inner.fence,
+            inner: Arc::new(Machine::set_aside(&self.inner.stored, &reason)),
+        }
     }
 
     /// Numbers of the step rows whose outputs the holder needs before it goes on.
@@ -323,9 +348,10 @@ impl StepRow {
 #[pyclass(frozen, module = "sayiir._core")]
 #[derive(Debug)]
 pub struct Commit {
+    pub slot: u64,
     pub id: Arc<str>,
     pub fence: u64,
-    pub inner: state::Commit,
+    pub inner: Arc<state::Commit>,
 }
 
 impl Commit {

@@ -13,28 +13,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString};
+use pyo3::types::{PyBytes, PyList, PyString};
 use sayiir_core::advance::{Failure, Held, Machine, Start, Values};
 use sayiir_core::envelope::{Bytes, ErrorRecord};
-use sayiir_core::state::{Reply, Seq, StepRow};
+use sayiir_core::state::{Next, Reply, Seq, StepRow};
 use sayiir_core::{Event, state};
+use sayiir_store::call::Call;
 use sayiir_store::{MemoryStore, Store};
 
 use crate::definition::Program;
 use crate::error::{self, seconds, us};
 use crate::payload;
 use crate::record::{self, Claim, Claimant, Commit};
+use crate::sqlite::{Port, SqliteStore};
 
 /// Outputs at hand when the store is not in this process's memory.
 #[derive(Debug, Default)]
 struct Kept {
     input: Option<Bytes>,
+    /// The output of the instance, once it is on its way to the store.
+    output: Option<Bytes>,
     rows: HashMap<Seq, StepRow>,
 }
 
 struct View<'a> {
     store: Option<&'a MemoryStore>,
-    slot: u32,
+    slot: u64,
     fence: u64,
     /// The output that was just reported; most steps consume exactly that.
     last: Option<(Seq, &'a Bytes)>,
@@ -45,7 +49,7 @@ impl View<'_> {
     fn stored(&self) -> Option<sayiir_store::memory::StoredValues<'_>> {
         self.store.map(|store| sayiir_store::memory::StoredValues {
             store,
-            slot: self.slot,
+            slot: self.slot as u32,
             fence: self.fence,
         })
     }
@@ -91,10 +95,18 @@ struct Answer {
     /// Several steps to start.
     starts: Vec<(Start, sayiir_core::Result<Bytes>)>,
     commit: Option<state::Commit>,
+    /// The number of a commit that is on its way to the storage thread.
+    ticket: Option<sayiir_store::StoreResult<u64>>,
     abandoned: Vec<u32>,
     held: Held,
     wake_at_us: Option<i64>,
     cancel: bool,
+}
+
+/// A storage thread, and where its answers arrive.
+struct Away {
+    store: Arc<sayiir_store::SqliteStore>,
+    port: Arc<sayiir_store::port::Port>,
 }
 
 /// One held instance.
@@ -107,8 +119,12 @@ pub struct Run {
     fence: u64,
     #[pyo3(get)]
     program: Py<Program>,
+    /// Events that came with the claim, until the run has begun.
+    carried: Mutex<Option<Vec<Event>>>,
     store: Option<Arc<MemoryStore>>,
-    slot: u32,
+    /// Where commits go by themselves, when the storage thread of this process keeps the instance.
+    away: Option<Away>,
+    slot: u64,
     state: Mutex<State>,
 }
 
@@ -130,7 +146,9 @@ impl Run {
             Ok(run) => Ok(Some(run)),
             Err(reason) => {
                 let commit = Machine::set_aside(&claim.stored, &reason);
-                store.commit(&claim.id, claim.fence, commit, now_us);
+                store
+                    .commit(claim.slot, &claim.id, claim.fence, &commit, now_us)
+                    .map_err(|e| error::store(py, &e))?;
                 Ok(None)
             }
         }
@@ -171,7 +189,9 @@ impl Run {
             instance_id: PyString::new(py, &claim.id).unbind(),
             fence: claim.fence,
             program: program.clone_ref(py),
+            carried: Mutex::default(),
             store: store.cloned(),
+            away: None,
             slot: claim.slot,
             state: Mutex::new(State {
                 machine,
@@ -179,6 +199,31 @@ impl Run {
                 cancel: false,
             }),
         }))
+    }
+
+    /// Takes up a claim of any backend but the memory store's. A damaged instance comes out as a run
+    /// whose first answer is the commit that sets it aside.
+    fn loose(
+        py: Python<'_>,
+        claimant: &Claimant,
+        claim: &sayiir_store::Claim,
+        kept: impl Fn() -> Kept,
+        now_us: i64,
+    ) -> PyResult<Self> {
+        match Self::take_up(py, None, claimant, claim, kept(), now_us)? {
+            Ok(run) => Ok(run),
+            // A healthy instance that a newer worker advanced: it is given back, for that one.
+            Err(reason @ sayiir_core::Error::Newer(_)) => Err(error::core(py, &reason)),
+            Err(reason) => {
+                let mut fresh = claim.clone();
+                fresh.stored.cursor = None;
+                fresh.stored.cells.clear();
+                let run = Self::take_up(py, None, claimant, &fresh, kept(), now_us)?
+                    .map_err(|e| error::core(py, &e))?;
+                run.lock().machine.abort(&reason);
+                Ok(run)
+            }
+        }
     }
 
     fn view<'a>(&'a self, last: Option<(Seq, &'a Bytes)>, kept: &'a Kept) -> View<'a> {
@@ -206,6 +251,7 @@ impl Run {
         } = &mut *guard;
         let last = output.map(|output| (machine.next_seq(), output));
         let mut commit = None;
+        let mut ticket = None;
         {
             let view = self.view(last, kept);
             if let Err(reason) = change(machine, &view) {
@@ -215,7 +261,10 @@ impl Run {
         while let Some(mut next) = machine.commit() {
             match &self.store {
                 Some(store) => {
-                    let reply = store.apply(self.slot, self.fence, &mut next, now_us);
+                    if let Next::Completed(output) = &next.next {
+                        kept.output = Some(Bytes::clone(output));
+                    }
+                    let reply = store.apply(self.slot as u32, self.fence, &mut next, now_us);
                     machine.reuse(next);
                     let view = self.view(last, kept);
                     if let Err(reason) = machine.reply(reply, now_us, &view) {
@@ -223,13 +272,30 @@ impl Run {
                     }
                 }
                 None => {
+                    if let Next::Completed(output) = &next.next {
+                        kept.output = Some(Bytes::clone(output));
+                    }
                     if machine.is_linear() {
                         let needed = machine.root_refs();
                         kept.rows.retain(|seq, _| needed.contains(seq));
                     }
                     kept.rows
                         .extend(next.steps.iter().map(|row| (row.seq, row.clone())));
-                    commit = Some(next);
+                    match &self.away {
+                        Some(away) => {
+                            ticket = Some(away.store.call(
+                                &away.port,
+                                Call::Commit {
+                                    slot: self.slot,
+                                    id: Arc::clone(&self.id),
+                                    fence: self.fence,
+                                    commit: Arc::new(next),
+                                },
+                                Some(now_us),
+                            ));
+                        }
+                        None => commit = Some(next),
+                    }
                     break;
                 }
             }
@@ -252,6 +318,7 @@ impl Run {
                 .map(|start| with_input(machine, start))
                 .collect(),
             commit,
+            ticket,
             abandoned: machine.take_abandoned(),
             held: machine.held(),
             wake_at_us: machine.wake_at_us(),
@@ -269,6 +336,7 @@ impl Run {
         let run = slf.get();
         let plain = |answer: &Answer| {
             answer.commit.is_none()
+                && answer.ticket.is_none()
                 && answer.abandoned.is_empty()
                 && answer.wake_at_us.is_none()
                 && answer.held == Held::Yes
@@ -282,8 +350,19 @@ impl Run {
                 Err(failure) => answer = run.fail_input(py, &start, &failure, us(now)),
             }
         }
+        if answer.lone.is_none()
+            && answer.starts.is_empty()
+            && answer.abandoned.is_empty()
+            && answer.held == Held::Yes
+            && !answer.cancel
+            && let Some(Ok(ticket)) = answer.ticket
+        {
+            // Only a commit to wait for, whose reply says everything else.
+            return Ok(ticket.into_pyobject(py)?.into_any());
+        }
         let steps = PyList::empty(py);
         let mut turn = Turn::of(py, &answer);
+        let mut ticket = answer.ticket;
         let mut commit = answer.commit;
         let mut starts = answer.starts;
         starts.extend(answer.lone);
@@ -294,6 +373,7 @@ impl Run {
                     let more = run.fail_input(py, &start, &failure, us(now));
                     turn.merge(&more);
                     commit = commit.or(more.commit);
+                    ticket = ticket.or(more.ticket);
                     starts.extend(more.starts);
                     starts.extend(more.lone);
                 }
@@ -301,13 +381,15 @@ impl Run {
         }
         steps.reverse()?;
         turn.steps = steps.unbind();
+        turn.ticket = ticket.transpose().map_err(|e| error::store(py, &e))?;
         if let Some(inner) = commit {
             turn.commit = Some(Py::new(
                 py,
                 Commit {
+                    slot: run.slot,
                     id: Arc::clone(&run.id),
                     fence: run.fence,
-                    inner,
+                    inner: Arc::new(inner),
                 },
             )?);
         }
@@ -352,6 +434,28 @@ impl Run {
         )
     }
 
+    fn attend_to<'py>(
+        slf: &Bound<'py, Self>,
+        news: sayiir_store::News,
+        now: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let run = slf.get();
+        let now_us = us(now);
+        if news.cancel {
+            run.lock().cancel = true;
+        }
+        let answer = run.advance(now_us, None, |machine, view| {
+            if news.lost {
+                return machine.reply(Reply::LeaseLost, now_us, view);
+            }
+            if news.cancel || news.pause {
+                machine.drain(false);
+            }
+            machine.tick(news.events, now_us, view)
+        });
+        Self::give(slf, answer, now)
+    }
+
     /// A step whose input cannot be decoded has failed before it began.
     fn fail_input(&self, py: Python<'_>, start: &Start, failure: &PyErr, now_us: i64) -> Answer {
         let record = ErrorRecord {
@@ -380,9 +484,6 @@ impl Run {
 #[pymethods]
 impl Run {
     /// Takes up a claim of any backend. `rows` are the rows that `claim.referenced()` asks for.
-    ///
-    /// `None` cannot come out of a constructor, so a damaged instance comes out as a run whose first
-    /// answer is the commit that sets it aside.
     #[new]
     #[pyo3(signature = (claimant, claim, rows, input, now))]
     fn new(
@@ -393,25 +494,80 @@ impl Run {
         input: &[u8],
         now: f64,
     ) -> PyResult<Self> {
-        let kept = |rows: &[Py<record::StepRow>]| Kept {
+        let kept = || Kept {
             input: Some(input.into()),
             rows: rows
                 .iter()
                 .map(|row| (row.get().inner.seq, row.get().inner.clone()))
                 .collect(),
+            ..Kept::default()
         };
-        match Self::take_up(py, None, claimant, &claim.inner, kept(&rows), us(now))? {
-            Ok(run) => Ok(run),
-            Err(reason) => {
-                let mut fresh = claim.inner.clone();
-                fresh.stored.cursor = None;
-                fresh.stored.cells.clear();
-                let run = Self::take_up(py, None, claimant, &fresh, kept(&rows), us(now))?
-                    .map_err(|e| error::core(py, &e))?;
-                run.lock().machine.abort(&reason);
-                Ok(run)
-            }
+        Self::loose(py, claimant, &claim.inner, kept, us(now))
+    }
+
+    /// Takes up a claim that brought everything along (`claim.complete`).
+    ///
+    /// With a store and a port, commits go to the storage thread by themselves.
+    #[staticmethod]
+    #[pyo3(signature = (claimant, claim, now, store=None, port=None))]
+    fn carried(
+        py: Python<'_>,
+        claimant: &Claimant,
+        claim: &Claim,
+        now: f64,
+        store: Option<&SqliteStore>,
+        port: Option<&Port>,
+    ) -> PyResult<Self> {
+        let carried = claim.inner.carried.as_deref().ok_or_else(|| {
+            PyValueError::new_err("the claim did not bring along what its holder needs")
+        })?;
+        let kept = || Kept {
+            input: Some(Bytes::clone(&carried.input)),
+            rows: carried
+                .rows
+                .iter()
+                .map(|row| (row.seq, row.clone()))
+                .collect(),
+            ..Kept::default()
+        };
+        let mut run = Self::loose(py, claimant, &claim.inner, kept, us(now))?;
+        if let (Some(store), Some(port)) = (store, port) {
+            run.away = Some(Away {
+                store: Arc::clone(&store.inner),
+                port: Arc::clone(&port.inner),
+            });
         }
+        *run.carried.lock().unwrap_or_else(PoisonError::into_inner) = Some(carried.events.clone());
+        Ok(run)
+    }
+
+    /// The first `attend`, when the claim brought the events along; `None` when it did not.
+    fn begin<'py>(slf: &Bound<'py, Self>, now: f64) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let run = slf.get();
+        let carried = run
+            .carried
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(buffered) = carried else {
+            return Ok(None);
+        };
+        let mut wanted = run.lock().machine.awaits();
+        let events = buffered
+            .into_iter()
+            .filter(|event| {
+                wanted
+                    .iter()
+                    .position(|name| *name == event.name)
+                    .map(|at| wanted.swap_remove(at))
+                    .is_some()
+            })
+            .collect();
+        let news = sayiir_store::News {
+            events,
+            ..sayiir_store::News::default()
+        };
+        Self::attend_to(slf, news, now).map(Some)
     }
 
     /// Names of awaited events, one for each waiting strand.
@@ -437,7 +593,6 @@ impl Run {
         events: Vec<(u64, String, Vec<u8>)>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let run = slf.get();
-        let now_us = us(now);
         let mut news = sayiir_store::News {
             lost,
             cancel,
@@ -453,21 +608,11 @@ impl Run {
         };
         if let Some(store) = &run.store {
             let names = run.lock().machine.awaits();
-            news = store.news(&run.id, run.fence, &names, now_us);
+            news = store
+                .news(&run.id, run.fence, &names, us(now))
+                .map_err(|e| error::store(slf.py(), &e))?;
         }
-        if news.cancel {
-            run.lock().cancel = true;
-        }
-        let answer = run.advance(now_us, None, |machine, view| {
-            if news.lost {
-                return machine.reply(Reply::LeaseLost, now_us, view);
-            }
-            if news.cancel || news.pause {
-                machine.drain(false);
-            }
-            machine.tick(news.events, now_us, view)
-        });
-        Self::give(slf, answer, now)
+        Self::attend_to(slf, news, now)
     }
 
     /// A step returned.
@@ -587,6 +732,30 @@ impl Run {
             machine.reply(reply, now_us, view)
         });
         Self::give(slf, answer, now)
+    }
+
+    /// The storage thread's reply to a commit that went there by itself: `None` when it is simply
+    /// done, else its kind and events.
+    #[pyo3(signature = (reply, now))]
+    fn replied<'py>(
+        slf: &Bound<'py, Self>,
+        reply: Option<(String, Vec<(u64, String, Vec<u8>)>)>,
+        now: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Some((kind, events)) = reply else {
+            let now_us = us(now);
+            let answer = slf.get().advance(now_us, None, |machine, view| {
+                machine.reply(Reply::Ok, now_us, view)
+            });
+            return Self::give(slf, answer, now);
+        };
+        Self::committed(slf, &kind, events, now)
+    }
+
+    /// The sealed output, when the instance completed here.
+    #[getter]
+    fn output<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        record::to_py(py, self.lock().kept.output.as_ref())
     }
 
     fn __repr__(&self) -> String {
@@ -711,6 +880,9 @@ pub struct Turn {
     /// To be written before anything else; answer it with `committed`.
     #[pyo3(get)]
     commit: Option<Py<Commit>>,
+    /// The number of a commit that is on its way; answer its reply with `replied`.
+    #[pyo3(get)]
+    ticket: Option<u64>,
     /// Tickets of running steps whose results are no longer wanted.
     #[pyo3(get)]
     abandoned: Vec<u32>,
@@ -730,6 +902,7 @@ impl Turn {
         Self {
             steps: PyList::empty(py).unbind(),
             commit: None,
+            ticket: None,
             abandoned: answer.abandoned.clone(),
             state: word(answer.held),
             wake_at: answer.wake_at_us.map(seconds),

@@ -6,111 +6,22 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use sayiir_core::policy;
-use sayiir_core::state::Reply;
 use sayiir_store::memory::Settings;
-use sayiir_store::{
-    ConflictPolicy, Filter, InstanceRow, NewInstance, Request, Status, Store, StoreError, Submitted,
-};
+use sayiir_store::{Status, Store, StoreError};
 
 use crate::definition::Program;
 use crate::error::{self, seconds, us};
-use crate::record::{Claim, Claimant, Commit, StepRow, tags_to_py};
+use crate::record::{Claim, Claimant, Commit, StepRow};
+use crate::rows::{
+    BacklogFields, Fields, NewFields, NewsFields, PageFields, ReplyFields, backlog_to_py, batch_of,
+    fields, filter_of, history_to_py, news_to_py, page_to_py, policy_of, reply_to_py, request_of,
+    submitted_to_py,
+};
 use crate::run::Run;
-
-/// An instance row as the arguments of `sayiir.backends.InstanceRow`, by name.
-#[derive(IntoPyObject)]
-pub struct Fields {
-    instance_id: String,
-    workflow_id: String,
-    definition_hash: String,
-    status: &'static str,
-    created_at: f64,
-    updated_at: f64,
-    ended_at: Option<f64>,
-    start_at: Option<f64>,
-    wake_at: Option<f64>,
-    delay_id: Option<String>,
-    signal_id: Option<String>,
-    signal_name: Option<String>,
-    reason: Option<String>,
-    by: Option<String>,
-    output: Option<Py<PyBytes>>,
-    error: Option<Py<PyBytes>>,
-    tags: Vec<String>,
-    priority: u8,
-    worker_id: Option<String>,
-    fence: u64,
-    steps: u32,
-}
-
-fn fields(py: Python<'_>, row: &InstanceRow) -> Fields {
-    let text = |value: &Option<Arc<str>>| value.as_ref().map(|text| text.to_string());
-    let bytes =
-        |value: &Option<sayiir_core::Bytes>| value.as_ref().map(|b| PyBytes::new(py, b).unbind());
-    Fields {
-        instance_id: row.id.to_string(),
-        workflow_id: row.workflow.to_string(),
-        definition_hash: error::hex(&row.hash),
-        status: row.status.word(),
-        created_at: seconds(row.created_us),
-        updated_at: seconds(row.updated_us),
-        ended_at: row.ended_us.map(seconds),
-        start_at: row.start_at_us.map(seconds),
-        wake_at: row.wake_at_us.map(seconds),
-        delay_id: text(&row.delay_id),
-        signal_id: text(&row.signal_id),
-        signal_name: text(&row.signal_name),
-        reason: text(&row.reason),
-        by: text(&row.by),
-        output: bytes(&row.output),
-        error: bytes(&row.error),
-        tags: tags_to_py(&row.needs.0),
-        priority: row.needs.1,
-        worker_id: text(&row.worker),
-        fence: row.fence,
-        steps: row.steps,
-    }
-}
-
-fn policy_of(word: &str) -> PyResult<ConflictPolicy> {
-    match word {
-        "fail" => Ok(ConflictPolicy::Fail),
-        "use_existing" => Ok(ConflictPolicy::UseExisting),
-        "terminate_existing" => Ok(ConflictPolicy::TerminateExisting),
-        other => Err(PyValueError::new_err(format!(
-            "unknown conflict policy {other:?}; use 'fail', 'use_existing' or 'terminate_existing'"
-        ))),
-    }
-}
-
-/// Id, program, sealed input and start time of a new instance.
-type NewFields = (String, Py<Program>, Vec<u8>, Option<f64>);
-
-/// Number, name and payload of an event.
-type EventFields<'py> = (u64, String, Bound<'py, PyBytes>);
-
-/// The kind of a reply, and its events.
-pub fn reply_to_py<'py>(py: Python<'py>, reply: &Reply) -> (&'static str, Vec<EventFields<'py>>) {
-    match reply {
-        Reply::Ok => ("ok", Vec::new()),
-        Reply::PausePending => ("pause_pending", Vec::new()),
-        Reply::Cancelled => ("cancelled", Vec::new()),
-        Reply::Paused => ("paused", Vec::new()),
-        Reply::LeaseLost => ("lease_lost", Vec::new()),
-        Reply::Events(events) => ("events", events_to_py(py, events)),
-    }
-}
-
-fn events_to_py<'py>(py: Python<'py>, events: &[sayiir_core::Event]) -> Vec<EventFields<'py>> {
-    events
-        .iter()
-        .map(|e| (e.seq, e.name.to_string(), PyBytes::new(py, &e.payload)))
-        .collect()
-}
 
 /// See the module's opening.
 #[pyclass(frozen, module = "sayiir._core")]
@@ -176,37 +87,27 @@ impl MemoryStore {
         now: f64,
     ) -> PyResult<Vec<Option<Fields>>> {
         let policy = policy_of(policy)?;
-        let batch = instances
-            .into_iter()
-            .map(|(id, program, input, start_at)| {
-                let def = &program.get().def;
-                NewInstance {
-                    id: id.into(),
-                    workflow: Arc::clone(&def.name),
-                    hash: *def.hash(),
-                    input: input.into(),
-                    needs: def.entry(),
-                    start_at_us: start_at.map(us),
-                }
-            })
-            .collect();
+        let batch = batch_of(instances);
         let outcomes = self.call(py, self.inner.submit(batch, policy, us(now)))?;
-        Ok(outcomes
-            .iter()
-            .map(|outcome| match outcome {
-                Submitted::Created => None,
-                Submitted::Existing(row) => Some(fields(py, row)),
-            })
-            .collect())
+        Ok(submitted_to_py(py, &outcomes))
     }
 
     /// Claims up to `limit` ready instances, best first.
-    fn claim(&self, claimant: &Claimant, limit: usize, now: f64) -> Vec<Claim> {
-        self.inner
-            .claim(&claimant.inner, &claimant.hashes, limit, us(now))
+    fn claim(
+        &self,
+        py: Python<'_>,
+        claimant: &Claimant,
+        limit: usize,
+        now: f64,
+    ) -> PyResult<Vec<Claim>> {
+        let claims = self
+            .inner
+            .claim(&claimant.inner, &claimant.hashes, limit, us(now));
+        Ok(self
+            .call(py, claims)?
             .into_iter()
             .map(|inner| Claim { inner })
-            .collect()
+            .collect())
     }
 
     /// Claims one instance, if it is ready and free.
@@ -228,11 +129,10 @@ impl MemoryStore {
     /// Claims the best ready instance and takes it up.
     fn claim_run(&self, py: Python<'_>, claimant: &Claimant, now: f64) -> PyResult<Option<Run>> {
         loop {
-            let Some(claim) = self
+            let claims = self
                 .inner
-                .claim(&claimant.inner, &claimant.hashes, 1, us(now))
-                .pop()
-            else {
+                .claim(&claimant.inner, &claimant.hashes, 1, us(now));
+            let Some(claim) = self.call(py, claims)?.pop() else {
                 return Ok(None);
             };
             if let Some(run) = Run::native(py, &self.inner, claimant, claim, us(now))? {
@@ -260,22 +160,29 @@ impl MemoryStore {
     }
 
     /// Prolongs all leases of a worker; the ids of held instances with a pending cancel or pause.
-    fn renew(&self, worker_id: &str, lease_ttl: f64, now: f64) -> Vec<String> {
-        self.inner
-            .renew(worker_id, us(lease_ttl), us(now))
+    fn renew(
+        &self,
+        py: Python<'_>,
+        worker_id: &str,
+        lease_ttl: f64,
+        now: f64,
+    ) -> PyResult<Vec<String>> {
+        let ids = self.inner.renew(worker_id, us(lease_ttl), us(now));
+        Ok(self
+            .call(py, ids)?
             .iter()
             .map(|id| id.to_string())
-            .collect()
+            .collect())
     }
 
     /// Gives back all leases of a worker.
-    fn release(&self, worker_id: &str, now: f64) -> usize {
-        self.inner.release(worker_id, us(now))
+    fn release(&self, py: Python<'_>, worker_id: &str, now: f64) -> PyResult<usize> {
+        self.call(py, self.inner.release(worker_id, us(now)))
     }
 
     /// Gives one lease back, if this fence still holds it.
-    fn give_back(&self, instance_id: &str, fence: u64, now: f64) -> bool {
-        self.inner.give_back(instance_id, fence, us(now))
+    fn give_back(&self, py: Python<'_>, instance_id: &str, fence: u64, now: f64) -> PyResult<bool> {
+        self.call(py, self.inner.give_back(instance_id, fence, us(now)))
     }
 
     /// Applies one checkpoint; the kind of the reply, and its events.
@@ -284,11 +191,15 @@ impl MemoryStore {
         py: Python<'py>,
         commit: &Commit,
         now: f64,
-    ) -> (&'static str, Vec<EventFields<'py>>) {
-        let reply = self
-            .inner
-            .commit(&commit.id, commit.fence, commit.inner.clone(), us(now));
-        reply_to_py(py, &reply)
+    ) -> PyResult<ReplyFields<'py>> {
+        let reply = self.inner.commit(
+            commit.slot,
+            &commit.id,
+            commit.fence,
+            &commit.inner,
+            us(now),
+        );
+        Ok(reply_to_py(py, &self.call(py, reply)?))
     }
 
     /// `(lost, cancel pending, pause pending, events)` for the holder.
@@ -299,15 +210,10 @@ impl MemoryStore {
         fence: u64,
         names: Vec<String>,
         now: f64,
-    ) -> (bool, bool, bool, Vec<EventFields<'py>>) {
+    ) -> PyResult<NewsFields<'py>> {
         let names: Vec<Arc<str>> = names.into_iter().map(Into::into).collect();
         let news = self.inner.news(instance_id, fence, &names, us(now));
-        (
-            news.lost,
-            news.cancel,
-            news.pause,
-            events_to_py(py, &news.events),
-        )
+        Ok(news_to_py(py, &self.call(py, news)?))
     }
 
     /// Buffers an event; `False` when its key was known.
@@ -337,10 +243,7 @@ impl MemoryStore {
         by: Option<&str>,
         now: f64,
     ) -> PyResult<&'static str> {
-        let request = Request {
-            reason: reason.map(Into::into),
-            by: by.map(Into::into),
-        };
+        let request = request_of(reason, by);
         self.call(py, self.inner.cancel(instance_id, request, us(now)))
             .map(Status::word)
     }
@@ -354,10 +257,7 @@ impl MemoryStore {
         by: Option<&str>,
         now: f64,
     ) -> PyResult<&'static str> {
-        let request = Request {
-            reason: reason.map(Into::into),
-            by: by.map(Into::into),
-        };
+        let request = request_of(reason, by);
         self.call(py, self.inner.pause(instance_id, request, us(now)))
             .map(Status::word)
     }
@@ -387,34 +287,16 @@ impl MemoryStore {
         id_prefix: Option<String>,
         created_after: Option<f64>,
         created_before: Option<f64>,
-    ) -> PyResult<(Vec<Fields>, Option<u64>)> {
-        let status = status
-            .map(|word| {
-                Status::from_word(word)
-                    .ok_or_else(|| PyValueError::new_err(format!("unknown status {word:?}")))
-            })
-            .transpose()?;
-        let filter = Filter {
-            status,
-            workflow,
-            id_prefix,
-            created_after_us: created_after.map(us),
-            created_before_us: created_before.map(us),
-        };
-        let page = self.inner.find(&filter, limit, before, us(now));
-        Ok((
-            page.rows.iter().map(|row| fields(py, row)).collect(),
-            page.next,
-        ))
+    ) -> PyResult<PageFields> {
+        let filter = filter_of(status, workflow, id_prefix, created_after, created_before)?;
+        let page = self.call(py, self.inner.find(&filter, limit, before, us(now)))?;
+        Ok(page_to_py(py, &page))
     }
 
     /// `(step row, worker id)` in the order they were written.
     fn history(&self, py: Python<'_>, instance_id: &str) -> PyResult<Vec<(StepRow, String)>> {
         let rows = self.call(py, self.inner.history(instance_id))?;
-        Ok(rows
-            .into_iter()
-            .map(|row| (row.step.into(), row.worker.to_string()))
-            .collect())
+        Ok(history_to_py(rows))
     }
 
     fn step(
@@ -448,24 +330,14 @@ impl MemoryStore {
     }
 
     /// `(definition hash, workflow, tags, how many)` of what is ready.
-    fn backlog(&self) -> Vec<(String, String, Vec<String>, usize)> {
-        self.inner
-            .backlog()
-            .into_iter()
-            .map(|b| {
-                (
-                    error::hex(&b.hash),
-                    b.workflow.to_string(),
-                    tags_to_py(&b.tags),
-                    b.ready,
-                )
-            })
-            .collect()
+    fn backlog(&self, py: Python<'_>) -> PyResult<Vec<BacklogFields>> {
+        let backlog = self.call(py, self.inner.backlog())?;
+        Ok(backlog.iter().map(backlog_to_py).collect())
     }
 
     /// The earliest timer of a parked instance.
-    fn next_wake(&self) -> Option<f64> {
-        self.inner.next_wake_us().map(seconds)
+    fn next_wake(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        Ok(self.call(py, self.inner.next_wake_us())?.map(seconds))
     }
 
     fn __len__(&self) -> usize {
@@ -483,7 +355,7 @@ pub struct Keeper {
 impl Keeper {
     #[new]
     fn new(store: &MemoryStore, claimant: &Claimant) -> PyResult<Self> {
-        let store: Arc<dyn Store> = Arc::clone(&store.inner) as Arc<dyn Store>;
+        let store: Arc<dyn Store + Send + Sync> = Arc::clone(&store.inner) as _;
         let keeper = sayiir_store::Keeper::start(
             store,
             Arc::clone(&claimant.inner.worker),

@@ -107,6 +107,8 @@ pub struct NewInstance {
     pub workflow: Arc<str>,
     /// The definition it runs.
     pub hash: Hash,
+    /// The definition as data, for tools that do not have the code.
+    pub tree: Bytes,
     /// The sealed input.
     pub input: Bytes,
     /// Tags and priority of the first step.
@@ -150,7 +152,7 @@ pub struct Claim {
     /// Its id.
     pub id: Arc<str>,
     /// Where the store finds it again; means something to that store alone.
-    pub slot: u32,
+    pub slot: u64,
     /// The fence of this lease.
     pub fence: u64,
     /// The definition it runs.
@@ -159,6 +161,21 @@ pub struct Claim {
     pub stored: sayiir_core::advance::Stored,
     /// Tags and priority stored with it.
     pub needs: (Tags, u8),
+    /// What the holder needs before it goes on, when looking it up later would cost a round trip.
+    pub carried: Option<Box<Carried>>,
+    /// Why what is stored of it cannot be trusted; the holder sets it aside.
+    pub damage: Option<String>,
+}
+
+/// Everything a holder looks up when it takes an instance up.
+#[derive(Debug, Clone, Default)]
+pub struct Carried {
+    /// The sealed input.
+    pub input: Bytes,
+    /// The rows that the stored position refers to.
+    pub rows: Vec<StepRow>,
+    /// Buffered events of the names it waits for.
+    pub events: Vec<Event>,
 }
 
 /// News for the holder of an instance.
@@ -265,6 +282,18 @@ pub enum StoreError {
         verb: &'static str,
         hint: &'static str,
     },
+    /// The storage cannot be used now: unreachable, read-only, full, locked. The whole sentence.
+    Unavailable(String),
+    /// What is stored cannot be read: damaged, foreign, or of a newer version. The whole sentence.
+    Format(String),
+}
+
+impl StoreError {
+    /// Whether the storage is in trouble, as opposed to a call that does not apply.
+    #[must_use]
+    pub fn is_trouble(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Format(_))
+    }
 }
 
 impl fmt::Display for StoreError {
@@ -299,6 +328,7 @@ impl fmt::Display for StoreError {
                     status.word()
                 )
             }
+            Self::Unavailable(text) | Self::Format(text) => f.write_str(text),
         }
     }
 }
@@ -309,7 +339,7 @@ impl std::error::Error for StoreError {}
 pub type StoreResult<T> = std::result::Result<T, StoreError>;
 
 /// The contract. See the module's opening for the promises.
-pub trait Store: Send + Sync {
+pub trait Store {
     /// Creates instances, all or none, or answers as `policy` says; exactly one of many concurrent
     /// submits of one id creates. Ids within a batch differ.
     fn submit(
@@ -329,7 +359,13 @@ pub trait Store: Send + Sync {
     ) -> StoreResult<Option<Box<InstanceRow>>>;
 
     /// Claims up to `limit` ready instances of these definitions, best first.
-    fn claim(&self, claimant: &Claimant, hashes: &[Hash], limit: usize, now_us: i64) -> Vec<Claim>;
+    fn claim(
+        &self,
+        claimant: &Claimant,
+        hashes: &[Hash],
+        limit: usize,
+        now_us: i64,
+    ) -> StoreResult<Vec<Claim>>;
 
     /// Claims this instance if it is ready, nobody holds it, and the claimant can do it.
     fn claim_one(
@@ -341,19 +377,28 @@ pub trait Store: Send + Sync {
     ) -> StoreResult<Option<Claim>>;
 
     /// Prolongs all leases of a worker; answers the ids whose holder has something to attend to.
-    fn renew(&self, worker: &str, lease_us: i64, now_us: i64) -> Vec<Arc<str>>;
+    fn renew(&self, worker: &str, lease_us: i64, now_us: i64) -> StoreResult<Vec<Arc<str>>>;
 
     /// Gives back all leases of a worker; answers how many.
-    fn release(&self, worker: &str, now_us: i64) -> usize;
+    fn release(&self, worker: &str, now_us: i64) -> StoreResult<usize>;
 
     /// Gives one lease back, if this fence still holds it; for a holder that cannot go on.
-    fn give_back(&self, id: &str, fence: u64, now_us: i64) -> bool;
+    fn give_back(&self, id: &str, fence: u64, now_us: i64) -> StoreResult<bool>;
 
     /// Applies one checkpoint.
-    fn commit(&self, id: &str, fence: u64, commit: Commit, now_us: i64) -> Reply;
+    ///
+    /// `slot` comes from the claim; 0 when it is not known.
+    fn commit(
+        &self,
+        slot: u64,
+        id: &Arc<str>,
+        fence: u64,
+        commit: &Commit,
+        now_us: i64,
+    ) -> StoreResult<Reply>;
 
     /// What the holder should know: pending requests and events of these names.
-    fn news(&self, id: &str, fence: u64, names: &[Arc<str>], now_us: i64) -> News;
+    fn news(&self, id: &str, fence: u64, names: &[Arc<str>], now_us: i64) -> StoreResult<News>;
 
     /// Buffers an event, and wakes its instance if that waits for it. `false`: the key was known.
     fn send_event(
@@ -378,7 +423,13 @@ pub trait Store: Send + Sync {
     fn get(&self, id: &str, now_us: i64) -> StoreResult<InstanceRow>;
 
     /// Many instances, newest first; `before` is a former page's `next`.
-    fn find(&self, filter: &Filter, limit: usize, before: Option<u64>, now_us: i64) -> Page;
+    fn find(
+        &self,
+        filter: &Filter,
+        limit: usize,
+        before: Option<u64>,
+        now_us: i64,
+    ) -> StoreResult<Page>;
 
     /// An instance's history.
     fn history(&self, id: &str) -> StoreResult<Vec<HistoryRow>>;
@@ -396,8 +447,8 @@ pub trait Store: Send + Sync {
     fn delete(&self, id: &str, force: bool, now_us: i64) -> StoreResult<()>;
 
     /// What is ready, by definition and tags.
-    fn backlog(&self) -> Vec<Backlog>;
+    fn backlog(&self) -> StoreResult<Vec<Backlog>>;
 
     /// The earliest timer, if any.
-    fn next_wake_us(&self) -> Option<i64>;
+    fn next_wake_us(&self) -> StoreResult<Option<i64>>;
 }

@@ -26,7 +26,11 @@ impl Keeper {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(store: Arc<dyn Store>, worker: Arc<str>, lease_us: i64) -> std::io::Result<Self> {
+    pub fn start(
+        store: Arc<dyn Store + Send + Sync>,
+        worker: Arc<str>,
+        lease_us: i64,
+    ) -> std::io::Result<Self> {
         let stop = Arc::new(Stop::default());
         let shared = Arc::clone(&stop);
         let period = Duration::from_micros((lease_us / 3).max(1_000) as u64);
@@ -36,7 +40,8 @@ impl Keeper {
                 let mut asked = shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
                 while !*asked {
                     drop(asked);
-                    store.renew(&worker, lease_us, wall_us());
+                    // The memory store, for which this is, refuses nothing.
+                    let _ = store.renew(&worker, lease_us, wall_us());
                     asked = shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
                     if !*asked {
                         asked = shared
@@ -69,7 +74,7 @@ impl Drop for Keeper {
 }
 
 /// The wall clock in µs since the epoch.
-fn wall_us() -> i64 {
+pub(crate) fn wall_us() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| {

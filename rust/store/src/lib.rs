@@ -5,10 +5,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod call;
 pub mod contract;
 pub mod keeper;
 pub mod memory;
+pub mod outbox;
+pub mod port;
+pub mod sqlite;
 
 pub use contract::*;
 pub use keeper::Keeper;
 pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;

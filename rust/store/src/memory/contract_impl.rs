@@ -135,7 +135,13 @@ impl Store for MemoryStore {
         }
     }
 
-    fn claim(&self, claimant: &Claimant, hashes: &[Hash], limit: usize, now_us: i64) -> Vec<Claim> {
+    fn claim(
+        &self,
+        claimant: &Claimant,
+        hashes: &[Hash],
+        limit: usize,
+        now_us: i64,
+    ) -> StoreResult<Vec<Claim>> {
         let mut inner = self.lock();
         inner.expire(now_us);
         inner.wake_due(now_us);
@@ -149,7 +155,7 @@ impl Store for MemoryStore {
             }
             claims.extend(inner.lease(slot, claimant, now_us));
         }
-        claims
+        Ok(claims)
     }
 
     fn claim_one(
@@ -175,37 +181,37 @@ impl Store for MemoryStore {
         })
     }
 
-    fn renew(&self, worker: &str, lease_us: i64, now_us: i64) -> Vec<Arc<str>> {
+    fn renew(&self, worker: &str, lease_us: i64, now_us: i64) -> StoreResult<Vec<Arc<str>>> {
         let mut inner = self.lock();
         inner.expire(now_us);
         let Some(held) = inner.workers.get_mut(worker) else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         held.expires_us = held.expires_us.max(now_us.saturating_add(lease_us));
         let slots: Vec<Slot> = held.held.iter().copied().collect();
-        slots
+        Ok(slots
             .into_iter()
             .filter_map(|slot| inner.at(slot))
             .filter(|instance| instance.pending().is_some())
             .map(|instance| Arc::clone(&instance.id))
-            .collect()
+            .collect())
     }
 
-    fn release(&self, worker: &str, now_us: i64) -> usize {
+    fn release(&self, worker: &str, now_us: i64) -> StoreResult<usize> {
         let mut inner = self.lock();
         let Some(worker) = inner.workers.remove(worker) else {
-            return 0;
+            return Ok(0);
         };
         for slot in &worker.held {
             inner.let_go(*slot, now_us);
         }
-        worker.held.len()
+        Ok(worker.held.len())
     }
 
-    fn give_back(&self, id: &str, fence: u64, now_us: i64) -> bool {
+    fn give_back(&self, id: &str, fence: u64, now_us: i64) -> StoreResult<bool> {
         let mut inner = self.lock();
         let Some(&slot) = inner.by_id.get(id) else {
-            return false;
+            return Ok(false);
         };
         let held = inner
             .at(slot)
@@ -213,31 +219,38 @@ impl Store for MemoryStore {
         if held {
             inner.let_go(slot, now_us);
         }
-        held
+        Ok(held)
     }
 
-    fn commit(&self, id: &str, fence: u64, mut commit: Commit, now_us: i64) -> Reply {
+    fn commit(
+        &self,
+        _slot: u64,
+        id: &Arc<str>,
+        fence: u64,
+        commit: &Commit,
+        now_us: i64,
+    ) -> StoreResult<Reply> {
         let slot = self.lock().by_id.get(id).copied();
         // Between the two locks the slot may change hands; then its fence is another one.
-        slot.map_or(Reply::LeaseLost, |slot| {
-            self.apply(slot, fence, &mut commit, now_us)
-        })
+        Ok(slot.map_or(Reply::LeaseLost, |slot| {
+            self.apply(slot, fence, &mut commit.clone(), now_us)
+        }))
     }
 
-    fn news(&self, id: &str, fence: u64, names: &[Arc<str>], now_us: i64) -> News {
+    fn news(&self, id: &str, fence: u64, names: &[Arc<str>], now_us: i64) -> StoreResult<News> {
         let mut inner = self.lock();
         inner.expire(now_us);
         let Some(instance) = inner
             .get(id)
             .filter(|instance| instance.fence == fence && instance.holder.is_some())
         else {
-            return News {
+            return Ok(News {
                 lost: true,
                 ..News::default()
-            };
+            });
         };
         let pending = instance.pending();
-        News {
+        Ok(News {
             lost: false,
             cancel: pending == Some(true),
             pause: pending == Some(false),
@@ -246,7 +259,7 @@ impl Store for MemoryStore {
                 .as_ref()
                 .map(|events| events.oldest(names))
                 .unwrap_or_default(),
-        }
+        })
     }
 
     fn send_event(
@@ -330,7 +343,13 @@ impl Store for MemoryStore {
         }
     }
 
-    fn find(&self, filter: &Filter, limit: usize, before: Option<u64>, now_us: i64) -> Page {
+    fn find(
+        &self,
+        filter: &Filter,
+        limit: usize,
+        before: Option<u64>,
+        now_us: i64,
+    ) -> StoreResult<Page> {
         let mut inner = self.lock();
         inner.expire(now_us);
         let mut page = Page::default();
@@ -366,7 +385,7 @@ impl Store for MemoryStore {
             }
             page.rows.push(inner.describe(instance));
         }
-        page
+        Ok(page)
     }
 
     fn history(&self, id: &str) -> StoreResult<Vec<HistoryRow>> {
@@ -439,12 +458,12 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn backlog(&self) -> Vec<Backlog> {
-        self.lock().queue.backlog()
+    fn backlog(&self) -> StoreResult<Vec<Backlog>> {
+        Ok(self.lock().queue.backlog())
     }
 
-    fn next_wake_us(&self) -> Option<i64> {
-        self.lock().timers.first().map(|(at, _)| *at)
+    fn next_wake_us(&self) -> StoreResult<Option<i64>> {
+        Ok(self.lock().timers.first().map(|(at, _)| *at))
     }
 }
 

@@ -398,7 +398,7 @@ impl Inner {
             .collect();
         Some(Claim {
             id: Arc::clone(&instance.id),
-            slot,
+            slot: u64::from(slot),
             fence,
             hash: *self.queue.hash(instance.definition),
             stored: Stored {
@@ -408,6 +408,8 @@ impl Inner {
                 next_strand: instance.next_strand,
             },
             needs: (Arc::clone(&instance.tags), instance.priority),
+            carried: None,
+            damage: None,
         })
     }
 

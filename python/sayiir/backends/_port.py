@@ -1,0 +1,93 @@
+"""Waiting for a storage thread without waiting: calls out, answers in, one wake-up for many.
+
+A `Landing` is the end of a storage thread's port on one event loop. A call is handed over with a
+number and comes back as a future; the loop wakes once for a whole batch of answers and resolves all
+their futures in one go. It does not know what the calls mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from sayiir._core import Port
+
+if TYPE_CHECKING:
+    from ._hub import Listener
+
+__all__ = ["Landing"]
+
+
+class Landing:
+    """The answers for one event loop; only touched on its thread, but for `retire`.
+
+    It does not hold the loop, which holds it as long as it is open.
+    """
+
+    __slots__ = ("__weakref__", "_early", "_loop", "_waiting", "listeners", "port")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.port = Port()
+        self.listeners: tuple[Listener, ...] = ()
+        """Who on this loop wants to hear of other processes."""
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        # Answers that landed before anybody expected them.
+        self._early: dict[int, tuple[Any, BaseException | None]] = {}
+        self._loop = ref(loop)
+        loop.add_reader(self.port.fileno(), self._land)
+
+    def ask(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        call: Callable[..., int],
+        now: float | None,
+        *args: Any,
+    ) -> asyncio.Future[Any]:
+        """Hand a call over; its answer is the future's result, or its exception."""
+        return self.expect(loop, call(self.port, now, *args))
+
+    def expect(self, loop: asyncio.AbstractEventLoop, ticket: int) -> asyncio.Future[Any]:
+        """The answer to a call that was handed over under this number."""
+        future: asyncio.Future[Any] = loop.create_future()
+        if self._early and (landed := self._early.pop(ticket, None)) is not None:
+            _resolve(future, *landed)
+        else:
+            self._waiting[ticket] = future
+        return future
+
+    def _land(self) -> None:
+        waiting = self._waiting
+        for ticket, answer, failure in self.port.drain():
+            if ticket == 0:
+                for listener in self.listeners:
+                    listener(*answer)
+                continue
+            future = waiting.pop(ticket, None)
+            if future is None:
+                self._early[ticket] = answer, failure
+            elif not future.done():
+                # Else whoever asked was cancelled; what was asked is done all the same.
+                _resolve(future, answer, failure)
+
+    def retire(self) -> None:
+        """Take the last answers in and leave the loop, from any thread."""
+        loop = self._loop()
+        if loop is None or loop.is_closed():
+            return
+
+        def leave() -> None:
+            self._land()
+            loop.remove_reader(self.port.fileno())
+
+        with contextlib.suppress(RuntimeError):  # It was closed in between.
+            loop.call_soon_threadsafe(leave)
+
+
+def _resolve(future: asyncio.Future[Any], answer: Any, failure: BaseException | None) -> None:
+    if failure is None:
+        future.set_result(answer)
+    else:
+        future.set_exception(failure)

@@ -1,0 +1,189 @@
+//! What reading may cost: memory in proportion to the bytes that are there, never to what they claim.
+//!
+//! An allocator that counts stands in for the usual one. It counts per thread, so the tests may run
+//! side by side. The inputs are the worst that the layouts allow: as many items as possible from as
+//! few bytes as possible, well sealed, and mostly failing at their very end.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+
+use sayiir_core::Error;
+use sayiir_core::envelope::{self, Bytes, HEADER, codec, kind, put_bytes, put_uint};
+use sayiir_core::state;
+use sayiir_core::wire::decode_definition;
+
+thread_local! {
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    static PEAK: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Allowed beside what is in proportion to the input.
+const FLOOR: usize = 1 << 20;
+/// Bytes held for one byte read. A node of five bytes becomes a few hundred, because it is kept as
+/// it was read, as it was built, and in the table of its block's names; with the limit on nodes
+/// that makes some 30 MB at most.
+const MOST: usize = 80;
+
+struct Counting;
+
+fn count(more: usize, less: usize) {
+    // At a thread's very end the counters are gone, and nobody reads them any more.
+    let _ = HELD.try_with(|held| {
+        held.set(held.get().saturating_add(more).saturating_sub(less));
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
+    });
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 0);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(0, layout.size());
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Both are held while the bytes are copied.
+        count(size, 0);
+        // SAFETY: the caller's promise is passed on.
+        let moved = unsafe { System.realloc(pointer, layout, size) };
+        count(0, layout.size());
+        moved
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most memory held at once while `work` runs, beyond what was held before.
+fn peak<T>(work: impl FnOnce() -> T) -> (usize, T) {
+    let before = HELD.get();
+    PEAK.set(before);
+    let result = black_box(work());
+    (PEAK.get() - before, result)
+}
+
+fn sealed(kind: u8, body: &[u8]) -> Bytes {
+    envelope::sealed(kind, codec::NONE, body)
+}
+
+fn record(fields: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_bytes(&mut out, fields);
+    out
+}
+
+fn uint(n: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_uint(&mut out, n);
+    out
+}
+
+/// A count, and that many times the same.
+fn many(count: usize, item: &[u8]) -> Vec<u8> {
+    [uint(count as u64), item.repeat(count)].concat()
+}
+
+/// A definition of one workflow `w`, with these tasks and this root block.
+fn definition(tasks: &[u8], root: &[u8]) -> Bytes {
+    sealed(
+        kind::DEFINITION,
+        &[&record(&[1, b'w']), tasks, root].concat(),
+    )
+}
+
+#[test]
+fn a_claim_alone_costs_nothing() {
+    for claim in [1 << 20, 1 << 32, u64::MAX] {
+        let mut lie = uint(claim);
+        lie.extend([0; 100]);
+        let fork = [uint(1), record(&[&[2, 1, b'f'], &uint(claim)[..]].concat())].concat();
+        for bytes in [
+            definition(&lie, &[]),
+            definition(&[0], &lie),
+            definition(&[0], &fork),
+            sealed(kind::CELL, &lie),
+        ] {
+            let (cost, read) = peak(|| (decode_definition(&bytes), state::Cell::decode(&bytes)));
+            assert!(matches!(
+                read,
+                (Err(Error::Format(_)), Err(Error::Format(_)))
+            ));
+            assert!(cost < 64 << 10, "{cost} bytes held for a claim of {claim}");
+        }
+    }
+}
+
+#[test]
+fn what_passes_a_limit_is_refused_before_it_is_kept() {
+    let delay = record(&[6, 1, b'd', 0]);
+    let zeros = vec![0; 1_000_000];
+    let tagged = [
+        &[1, b't', 0],
+        &[0; 16][..],
+        &[0],
+        &[0; 8],
+        &[0],
+        &many(1_000_000, &[0]),
+    ]
+    .concat();
+    for bytes in [
+        // A million nodes, tasks and tags that are there; then nodes and tasks that are there only
+        // by their number of bytes, since each of those is too short.
+        definition(&[0], &many(1_000_000, &delay)),
+        definition(&many(1, &record(&tagged)), &[]),
+        definition(&[0], &[uint(90_000), zeros.clone()].concat()),
+        definition(&[uint(900_000), zeros].concat(), &[]),
+    ] {
+        let (cost, read) = peak(|| decode_definition(&bytes));
+        assert!(matches!(read, Err(Error::Format(_))));
+        assert!(cost < 64 << 10, "{cost} bytes held");
+    }
+}
+
+#[test]
+fn a_definition_costs_in_proportion_to_its_bytes() {
+    // 90,000 nodes are near the limit of 100,000; more are refused before they are read.
+    let delay = record(&[6, 1, b'd', 0]);
+    let fork_of_one = [
+        record(&[2, 1, b'f', 1]),
+        record(&[1, b'b']),
+        many(1, &delay),
+    ]
+    .concat();
+    let task = record(&[&[1, b't', 0], &[0; 16][..], &[0], &[0; 8], &[0, 0, 3]].concat());
+    let branches = [
+        uint(1),
+        record(&[&[2, 1, b'f'], &uint(45_000)[..]].concat()),
+        (0..45_000u32)
+            .flat_map(|n| {
+                let name = format!("{n:x}");
+                [record(&record(name.as_bytes())), many(1, &delay)].concat()
+            })
+            .collect(),
+    ]
+    .concat();
+    let whole = [
+        definition(&[0], &many(90_000, &delay)),
+        definition(&[0], &many(45_000, &fork_of_one)),
+        definition(&[0], &branches),
+        definition(&many(90_000, &task), &many(1, &delay)),
+    ];
+    for bytes in whole {
+        let (cost, read) = peak(|| decode_definition(&bytes));
+        assert!(read.is_ok(), "{:?}", read.err());
+        assert!(cost <= FLOOR + MOST * bytes.len(), "{cost} bytes held");
+        // The same, but for its last byte.
+        let cut = sealed(kind::DEFINITION, &bytes[HEADER..bytes.len() - 1]);
+        let (cost, read) = peak(|| decode_definition(&cut));
+        assert!(matches!(read, Err(Error::Format(_))));
+        assert!(cost <= FLOOR + MOST * cut.len(), "{cost} bytes held");
+    }
+}

@@ -1,0 +1,583 @@
+//! `SqliteStore` and `Port`: the SQLite backend's storage, as Python sees it.
+//!
+//! A method of the store hands a call over and returns at once, with a number; the answer arrives at the
+//! port that was given, under that number. The port's descriptor becomes readable once for a whole
+//! batch of answers, which `drain` turns into Python objects on the loop's thread.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use sayiir_core::policy;
+use sayiir_core::state::Reply;
+use sayiir_store::call::{Answer, Call};
+use sayiir_store::port::{Arrival, Hint};
+use sayiir_store::sqlite::{Settings, Synchronous};
+
+use crate::error::{self, seconds, us};
+use crate::record::{Claim, Claimant, Commit, StepRow};
+use crate::rows::{
+    NewFields, backlog_to_py, batch_of, fields, filter_of, history_to_py, news_to_py, page_to_py,
+    policy_of, reply_to_py, request_of, submitted_to_py,
+};
+
+/// Names of the places where the environment variable `SAYIIR_FAIL_AT` lets a process die.
+#[pyfunction]
+pub fn fail_points() -> Vec<String> {
+    sayiir_store::sqlite::fail_points()
+}
+
+/// Where the answers of a store arrive; one for each event loop.
+#[pyclass(frozen, module = "sayiir._core")]
+pub struct Port {
+    pub inner: Arc<sayiir_store::port::Port>,
+}
+
+fn answer_to_py<'py>(py: Python<'py>, answer: Answer) -> PyResult<Bound<'py, PyAny>> {
+    let claim = |inner| Claim { inner };
+    match answer {
+        Answer::Nothing => Ok(py.None().into_bound(py)),
+        Answer::Submitted(outcomes) => submitted_to_py(py, &outcomes).into_pyobject(py),
+        Answer::Existing(row) => row.map(|row| fields(py, &row)).into_pyobject(py),
+        Answer::Claims(claims) => claims
+            .into_iter()
+            .map(claim)
+            .collect::<Vec<_>>()
+            .into_pyobject(py),
+        Answer::Claim(found) => found.map(|found| claim(*found)).into_pyobject(py),
+        Answer::Ids(ids) => ids
+            .iter()
+            .map(|id| &**id)
+            .collect::<Vec<&str>>()
+            .into_pyobject(py),
+        Answer::Count(count) => Ok(count.into_pyobject(py)?.into_any()),
+        Answer::Flag(flag) => Ok(flag.into_pyobject(py)?.to_owned().into_any()),
+        // Nearly every commit is answered like this.
+        Answer::Reply(Reply::Ok) => Ok(py.None().into_bound(py)),
+        Answer::Reply(reply) => Ok(reply_to_py(py, &reply).into_pyobject(py)?.into_any()),
+        Answer::News(news) => Ok(news_to_py(py, &news).into_pyobject(py)?.into_any()),
+        Answer::Status(status) => Ok(status.word().into_pyobject(py)?.into_any()),
+        Answer::Row(row) => Ok(fields(py, &row).into_pyobject(py)?.into_any()),
+        Answer::Page(page) => Ok(page_to_py(py, &page).into_pyobject(py)?.into_any()),
+        Answer::History(rows) => history_to_py(rows).into_pyobject(py),
+        Answer::Step(step) => step.map(|step| StepRow::from(*step)).into_pyobject(py),
+        Answer::Bytes(bytes) => Ok(PyBytes::new(py, &bytes).into_any()),
+        Answer::Rows(rows) => rows
+            .into_iter()
+            .map(StepRow::from)
+            .collect::<Vec<_>>()
+            .into_pyobject(py),
+        Answer::Backlog(backlog) => backlog
+            .iter()
+            .map(backlog_to_py)
+            .collect::<Vec<_>>()
+            .into_pyobject(py),
+        Answer::Wake(at) => Ok(at.map(seconds).into_pyobject(py)?.into_any()),
+    }
+}
+
+#[pymethods]
+impl Port {
+    #[new]
+    fn new() -> PyResult<Self> {
+        let inner = sayiir_store::port::Port::new().map_err(|e| {
+            PyOSError::new_err(format!("cannot make a socket for a backend's answers: {e}"))
+        })?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Becomes readable when something has arrived.
+    fn fileno(&self) -> RawFd {
+        self.inner.descriptor()
+    }
+
+    /// All that has arrived, as `(number, answer, None)` or `(number, None, exception)`; a hint of
+    /// another process is `(0, (kind, instance id), None)`.
+    fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let arrivals = PyList::empty(py);
+        for arrival in self.inner.drain() {
+            match arrival {
+                Arrival::Answer(ticket, Ok(answer)) => match answer_to_py(py, answer) {
+                    Ok(answer) => arrivals.append((ticket, answer, py.None()))?,
+                    Err(failure) => {
+                        arrivals.append((ticket, py.None(), failure.into_value(py)))?;
+                    }
+                },
+                Arrival::Answer(ticket, Err(failure)) => {
+                    let failure = error::store(py, &failure);
+                    arrivals.append((ticket, py.None(), failure.into_value(py)))?;
+                }
+                Arrival::Hint(hint, id) => {
+                    let kind = match hint {
+                        Hint::Work => "work",
+                        Hint::News => "news",
+                        Hint::Ended => "ended",
+                    };
+                    arrivals.append((0, (kind, &*id), py.None()))?;
+                }
+            }
+        }
+        Ok(arrivals)
+    }
+}
+
+/// See the module's opening.
+#[pyclass(frozen, module = "sayiir._core")]
+pub struct SqliteStore {
+    pub inner: Arc<sayiir_store::SqliteStore>,
+}
+
+impl SqliteStore {
+    fn send(&self, py: Python<'_>, port: &Port, now: Option<f64>, call: Call) -> PyResult<u64> {
+        self.inner
+            .call(&port.inner, call, now.map(us))
+            .map_err(|e| error::store(py, &e))
+    }
+}
+
+#[pymethods]
+#[allow(clippy::too_many_arguments)]
+impl SqliteStore {
+    /// Opens the file; `own_clock` says that calls are made at the machine's time.
+    #[new]
+    #[pyo3(signature = (path, *, synchronous, keep_completed, keep_events, timeout, own_clock))]
+    fn new(
+        py: Python<'_>,
+        path: &str,
+        synchronous: &str,
+        keep_completed: Option<f64>,
+        keep_events: f64,
+        timeout: f64,
+        own_clock: bool,
+    ) -> PyResult<Self> {
+        let duration = |what: &str, given: f64| {
+            policy::duration_us(what, given, true).map_err(|e| error::core(py, &e))
+        };
+        let settings = Settings {
+            synchronous: match synchronous {
+                "full" => Synchronous::Full,
+                "normal" => Synchronous::Normal,
+                other => {
+                    return Err(PyValueError::new_err(format!(
+                        "synchronous must be 'full' or 'normal', got {other:?}"
+                    )));
+                }
+            },
+            keep_completed_us: keep_completed
+                .map(|keep| duration("keep_completed", keep))
+                .transpose()?,
+            keep_orphans_us: duration("keep_events", keep_events)?,
+            timeout_us: duration("timeout", timeout)?,
+            own_clock,
+        };
+        let inner = py
+            .detach(|| sayiir_store::SqliteStore::open(path, settings))
+            .map_err(|e| error::store(py, &e))?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Finishes what was handed over, and closes the file.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.inner.close());
+    }
+
+    /// Whether hints of other processes should arrive at a port.
+    fn listen(&self, port: &Port, wanted: bool) {
+        self.inner.listen(&port.inner, wanted);
+    }
+
+    /// Whether somebody waits for the end of an instance.
+    fn watch(&self, instance_id: &str, wanted: bool) {
+        self.inner.watch(instance_id, wanted);
+    }
+
+    /// Keeps a worker's leases alive, by the storage thread.
+    fn keep(&self, py: Python<'_>, claimant: &Claimant) -> PyResult<()> {
+        self.inner
+            .keep(Arc::clone(&claimant.inner.worker), claimant.inner.lease_us)
+            .map_err(|e| error::store(py, &e))
+    }
+
+    /// Ends `keep`.
+    fn unkeep(&self, claimant: &Claimant) {
+        self.inner.unkeep(&claimant.inner.worker);
+    }
+
+    /// What an operator wants to know of the file; may take long.
+    fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let report = py
+            .detach(|| self.inner.report())
+            .map_err(|e| error::store(py, &e))?;
+        let dict = PyDict::new(py);
+        dict.set_item("path", report.path)?;
+        dict.set_item("bytes", report.bytes)?;
+        dict.set_item("wal_bytes", report.wal_bytes)?;
+        dict.set_item("journal_mode", report.journal_mode)?;
+        dict.set_item("synchronous", report.synchronous)?;
+        dict.set_item("schema_version", report.schema_version)?;
+        dict.set_item("sqlite_version", report.sqlite_version)?;
+        dict.set_item("integrity", report.integrity)?;
+        let instances = PyDict::new(py);
+        for (status, count) in report.instances {
+            instances.set_item(status, count)?;
+        }
+        dict.set_item("instances", instances)?;
+        let workers = PyList::empty(py);
+        for (name, expires_us, held) in report.workers {
+            let worker = PyDict::new(py);
+            worker.set_item("worker_id", name)?;
+            worker.set_item("expires_at", seconds(expires_us))?;
+            worker.set_item("held", held)?;
+            workers.append(worker)?;
+        }
+        dict.set_item("workers", workers)?;
+        let definitions = PyList::empty(py);
+        for (hash, workflow, count) in report.definitions {
+            let definition = PyDict::new(py);
+            definition.set_item("definition_hash", error::hex(&hash))?;
+            definition.set_item("workflow_id", workflow)?;
+            definition.set_item("instances", count)?;
+            definitions.append(definition)?;
+        }
+        dict.set_item("definitions", definitions)?;
+        Ok(dict)
+    }
+
+    #[pyo3(signature = (port, now, instance_id, program, policy))]
+    fn check_submit(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+        program: &crate::definition::Program,
+        policy: &str,
+    ) -> PyResult<u64> {
+        let call = Call::CheckSubmit {
+            id: instance_id.into(),
+            hash: *program.def.hash(),
+            policy: policy_of(policy)?,
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, instances, policy))]
+    fn submit(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instances: Vec<NewFields>,
+        policy: &str,
+    ) -> PyResult<u64> {
+        let call = Call::Submit {
+            policy: policy_of(policy)?,
+            batch: batch_of(instances),
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, claimant, limit))]
+    fn claim(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        claimant: &Claimant,
+        limit: usize,
+    ) -> PyResult<u64> {
+        let call = Call::Claim {
+            claimant: claimant.inner.clone(),
+            hashes: Arc::clone(&claimant.hashes),
+            limit,
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, claimant, instance_id))]
+    fn claim_one(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        claimant: &Claimant,
+        instance_id: &str,
+    ) -> PyResult<u64> {
+        let call = Call::ClaimOne {
+            claimant: claimant.inner.clone(),
+            hashes: Arc::clone(&claimant.hashes),
+            id: instance_id.into(),
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, worker_id, lease_ttl))]
+    fn renew(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        worker_id: &str,
+        lease_ttl: f64,
+    ) -> PyResult<u64> {
+        let call = Call::Renew {
+            worker: worker_id.into(),
+            lease_us: us(lease_ttl),
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, worker_id))]
+    fn release(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        worker_id: &str,
+    ) -> PyResult<u64> {
+        let call = Call::Release {
+            worker: worker_id.into(),
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, instance_id, fence))]
+    fn give_back(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+        fence: u64,
+    ) -> PyResult<u64> {
+        let call = Call::GiveBack {
+            id: instance_id.into(),
+            fence,
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, commit))]
+    fn commit(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        commit: &Commit,
+    ) -> PyResult<u64> {
+        let call = Call::Commit {
+            slot: commit.slot,
+            id: Arc::clone(&commit.id),
+            fence: commit.fence,
+            commit: Arc::clone(&commit.inner),
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, instance_id, fence, names))]
+    fn news(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+        fence: u64,
+        names: Vec<String>,
+    ) -> PyResult<u64> {
+        let call = Call::News {
+            id: instance_id.into(),
+            fence,
+            names: names.into_iter().map(Into::into).collect(),
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, instance_id, name, payload, key))]
+    fn send_event(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+        name: &str,
+        payload: &[u8],
+        key: Option<&str>,
+    ) -> PyResult<u64> {
+        let call = Call::SendEvent {
+            id: instance_id.into(),
+            name: name.into(),
+            payload: payload.into(),
+            key: key.map(Into::into),
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, instance_id, reason, by))]
+    fn cancel(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+        reason: Option<&str>,
+        by: Option<&str>,
+    ) -> PyResult<u64> {
+        let call = Call::Cancel {
+            id: instance_id.into(),
+            request: request_of(reason, by),
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, instance_id, reason, by))]
+    fn pause(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+        reason: Option<&str>,
+        by: Option<&str>,
+    ) -> PyResult<u64> {
+        let call = Call::Pause {
+            id: instance_id.into(),
+            request: request_of(reason, by),
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, instance_id))]
+    fn unpause(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+    ) -> PyResult<u64> {
+        let id = instance_id.into();
+        self.send(py, port, now, Call::Unpause { id })
+    }
+
+    #[pyo3(signature = (port, now, instance_id))]
+    fn get(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+    ) -> PyResult<u64> {
+        let id = instance_id.into();
+        self.send(py, port, now, Call::Get { id })
+    }
+
+    #[pyo3(signature = (port, now, limit, before, status, workflow, id_prefix, created_after,
+                        created_before))]
+    fn find(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        limit: usize,
+        before: Option<u64>,
+        status: Option<&str>,
+        workflow: Option<String>,
+        id_prefix: Option<String>,
+        created_after: Option<f64>,
+        created_before: Option<f64>,
+    ) -> PyResult<u64> {
+        let call = Call::Find {
+            filter: filter_of(status, workflow, id_prefix, created_after, created_before)?,
+            limit,
+            before,
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, instance_id))]
+    fn history(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+    ) -> PyResult<u64> {
+        let id = instance_id.into();
+        self.send(py, port, now, Call::History { id })
+    }
+
+    #[pyo3(signature = (port, now, instance_id, path_or_name))]
+    fn step(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+        path_or_name: &str,
+    ) -> PyResult<u64> {
+        let call = Call::Step {
+            id: instance_id.into(),
+            path_or_name: path_or_name.into(),
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, instance_id))]
+    fn input(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+    ) -> PyResult<u64> {
+        let id = instance_id.into();
+        self.send(py, port, now, Call::Input { id })
+    }
+
+    #[pyo3(signature = (port, now, instance_id, seqs))]
+    fn rows(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+        seqs: Vec<u32>,
+    ) -> PyResult<u64> {
+        let call = Call::Rows {
+            id: instance_id.into(),
+            seqs,
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, instance_id, force))]
+    fn delete(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+        force: bool,
+    ) -> PyResult<u64> {
+        let call = Call::Delete {
+            id: instance_id.into(),
+            force,
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now))]
+    fn backlog(&self, py: Python<'_>, port: &Port, now: Option<f64>) -> PyResult<u64> {
+        self.send(py, port, now, Call::Backlog)
+    }
+
+    #[pyo3(signature = (port, now))]
+    fn next_wake(&self, py: Python<'_>, port: &Port, now: Option<f64>) -> PyResult<u64> {
+        self.send(py, port, now, Call::NextWake)
+    }
+}

@@ -1,0 +1,558 @@
+//! One connection and what is true of its current transaction.
+//!
+//! Everything the contract's calls have in common: running statements, the counters, leases that run
+//! out, and the ways an instance changes when nobody holds it. A call checks everything before it
+//! writes anything, so a refused call leaves no trace in the transaction it shares with others; when
+//! the database itself is in trouble, the transaction is rolled back as a whole by whoever began it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, Params, Row};
+use sayiir_core::Bytes;
+use sayiir_core::policy::Tags;
+
+use super::fail::FailPoint;
+use super::statements::{self as sql, Statement};
+use super::trouble::Trouble;
+use super::{Settings, seal};
+use crate::contract::{AGEING_US, Hash, Status, StoreError, StoreResult};
+
+/// A step row's history is deleted in pieces of this many.
+pub(super) const SWEEP_STEPS: i64 = 1_000;
+/// So many ended instances, pieces of garbage or early events go with one transaction.
+const SWEEP_ROWS: i64 = 64;
+
+/// Numbers that are never used again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    instance: i64,
+    fence: i64,
+}
+
+/// What one transaction knows.
+#[derive(Debug, Default)]
+struct Now {
+    counters: Option<Counters>,
+    counters_changed: bool,
+    earliest_expiry_us: Option<i64>,
+    /// Definitions that this transaction wrote; they are known for good once it is committed.
+    definitions: Vec<(Hash, i64)>,
+}
+
+/// See the module's opening.
+pub struct Books {
+    pub(super) conn: Connection,
+    pub(super) trouble: Trouble,
+    pub(super) settings: Settings,
+    fail: FailPoint,
+    now: RefCell<Now>,
+    definitions: RefCell<HashMap<Hash, i64>>,
+    /// Instances that ended with this transaction, for whoever keeps caches.
+    pub(super) ended: RefCell<Vec<Arc<str>>>,
+    busy: Cell<bool>,
+}
+
+/// What decides how a free instance goes on.
+pub(super) struct Control {
+    pub instance: i64,
+    pub id: Arc<str>,
+    pub status: Status,
+    pub fence: u64,
+    pub held: bool,
+    pub asked: Option<Asked>,
+    pub resume: Option<Status>,
+    pub wake_us: Option<i64>,
+    pub awaits: Option<String>,
+}
+
+/// A request and how far it got; the numbers are the column's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    PausePending = 1,
+    CancelPending = 2,
+    Paused = 3,
+    Cancelled = 4,
+}
+
+impl Asked {
+    pub fn read(number: Option<i64>) -> Option<Self> {
+        match number {
+            Some(1) => Some(Self::PausePending),
+            Some(2) => Some(Self::CancelPending),
+            Some(3) => Some(Self::Paused),
+            Some(4) => Some(Self::Cancelled),
+            _ => None,
+        }
+    }
+
+    /// `Some(true)`: a cancel is pending; `Some(false)`: a pause is.
+    pub fn pending(asked: Option<Self>) -> Option<bool> {
+        match asked {
+            Some(Self::PausePending) => Some(false),
+            Some(Self::CancelPending) => Some(true),
+            _ => None,
+        }
+    }
+}
+
+/// How an instance ends.
+pub(super) struct End<'a> {
+    pub status: Status,
+    pub fence: u64,
+    pub result_seq: Option<u32>,
+    pub result: Option<&'a [u8]>,
+    pub next_seq: u32,
+    pub next_strand: u32,
+    pub steps: usize,
+}
+
+impl Books {
+    pub fn new(conn: Connection, path: &str, settings: Settings) -> Self {
+        conn.set_prepared_statement_cache_capacity(256);
+        Self {
+            conn,
+            trouble: Trouble::of(path),
+            settings,
+            fail: FailPoint::from_environment(),
+            now: RefCell::default(),
+            definitions: RefCell::default(),
+            ended: RefCell::default(),
+            busy: Cell::new(false),
+        }
+    }
+
+    // Statements.
+
+    fn of(&self, error: rusqlite::Error) -> StoreError {
+        self.busy.set(Trouble::is_busy(&error));
+        self.trouble.of_error(&error)
+    }
+
+    /// Whether the last error was a lock that another process held.
+    pub fn was_busy(&self) -> bool {
+        self.busy.get()
+    }
+
+    /// Copies the log into the file and syncs both, as far as nobody is in the way.
+    pub fn write_log_back(&self) -> StoreResult<()> {
+        self.one(&sql::CHECKPOINT, [], |_| Ok(())).map(drop)
+    }
+
+    /// Executes a statement; how many rows it changed.
+    pub(super) fn run(&self, statement: &Statement, params: impl Params) -> StoreResult<usize> {
+        self.fail.pass(statement.name, "before");
+        let changed = self
+            .conn
+            .prepare_cached(statement.sql)
+            .and_then(|mut prepared| prepared.execute(params))
+            .map_err(|e| self.of(e))?;
+        self.fail.pass(statement.name, "after");
+        Ok(changed)
+    }
+
+    /// The first row of a query, if there is one.
+    pub(super) fn one<T>(
+        &self,
+        statement: &Statement,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> StoreResult<Option<T>> {
+        self.fail.pass(statement.name, "before");
+        let mut prepared = self
+            .conn
+            .prepare_cached(statement.sql)
+            .map_err(|e| self.of(e))?;
+        let mut rows = prepared.query(params).map_err(|e| self.of(e))?;
+        let found = match rows.next().map_err(|e| self.of(e))? {
+            Some(row) => Some(read(row).map_err(|e| self.of(e))?),
+            None => None,
+        };
+        drop(rows);
+        self.fail.pass(statement.name, "after");
+        Ok(found)
+    }
+
+    /// All rows of a query.
+    pub(super) fn all<T>(
+        &self,
+        statement: &Statement,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> StoreResult<Vec<T>> {
+        self.fail.pass(statement.name, "before");
+        let found = self
+            .conn
+            .prepare_cached(statement.sql)
+            .and_then(|mut prepared| prepared.query_map(params, read)?.collect())
+            .map_err(|e| self.of(e))?;
+        self.fail.pass(statement.name, "after");
+        Ok(found)
+    }
+
+    // Transactions.
+
+    /// Begins; a writing one waits its turn among all processes.
+    pub fn begin(&self, write: bool) -> StoreResult<()> {
+        *self.now.borrow_mut() = Now::default();
+        self.ended.borrow_mut().clear();
+        let statement = if write {
+            &sql::BEGIN_WRITE
+        } else {
+            &sql::BEGIN_READ
+        };
+        self.run(statement, []).map(drop)
+    }
+
+    /// Makes everything since `begin` durable.
+    pub fn commit(&self) -> StoreResult<()> {
+        let (changed, counters) = {
+            let now = self.now.borrow();
+            (now.counters_changed, now.counters)
+        };
+        if let (true, Some(counters)) = (changed, counters) {
+            self.run(&sql::COUNTERS_SAVE, [counters.instance, counters.fence])?;
+        }
+        self.run(&sql::COMMIT, [])?;
+        let fresh = std::mem::take(&mut self.now.borrow_mut().definitions);
+        self.definitions.borrow_mut().extend(fresh);
+        Ok(())
+    }
+
+    /// Undoes everything since `begin`.
+    pub fn rollback(&self) {
+        if !self.conn.is_autocommit() {
+            // Where this fails too, closing the connection or the file's recovery does it.
+            let _ = self.run(&sql::ROLLBACK, []);
+        }
+        *self.now.borrow_mut() = Now::default();
+        self.ended.borrow_mut().clear();
+    }
+
+    fn counter(&self, step: impl FnOnce(&mut Counters) -> i64) -> StoreResult<i64> {
+        if self.now.borrow().counters.is_none() {
+            let read = self.one(&sql::COUNTERS, [], |row| {
+                Ok(Counters {
+                    instance: row.get(0)?,
+                    fence: row.get(1)?,
+                })
+            })?;
+            self.now.borrow_mut().counters = Some(read.ok_or_else(|| {
+                StoreError::Format(self.trouble.say("its table of counters is empty"))
+            })?);
+        }
+        let mut now = self.now.borrow_mut();
+        now.counters_changed = true;
+        Ok(now.counters.as_mut().map_or(0, step))
+    }
+
+    pub(super) fn next_instance(&self) -> StoreResult<i64> {
+        self.counter(|counters| {
+            counters.instance += 1;
+            counters.instance
+        })
+    }
+
+    pub(super) fn next_fence(&self) -> StoreResult<u64> {
+        let fence = self.counter(|counters| {
+            counters.fence += 1;
+            counters.fence
+        })?;
+        Ok(fence as u64)
+    }
+
+    // Definitions.
+
+    pub(super) fn definition(&self, hash: &Hash) -> StoreResult<Option<i64>> {
+        if let Some(known) = self.definitions.borrow().get(hash) {
+            return Ok(Some(*known));
+        }
+        let found: Option<i64> = self.one(&sql::DEFINITION, [&hash[..]], |row| row.get(0))?;
+        if let Some(found) = found {
+            // Rows of definitions are never deleted, but this one may be of this transaction.
+            self.now.borrow_mut().definitions.push((*hash, found));
+        }
+        Ok(found)
+    }
+
+    pub(super) fn definition_or_new(
+        &self,
+        hash: &Hash,
+        workflow: &str,
+        tree: &[u8],
+        now_us: i64,
+    ) -> StoreResult<i64> {
+        if let Some(known) = self.definition(hash)? {
+            return Ok(known);
+        }
+        let params: [&dyn ToSql; 4] = [&&hash[..], &workflow, &tree, &now_us];
+        let fresh: i64 = self
+            .one(&sql::DEFINITION_NEW, params, |row| row.get(0))?
+            .unwrap_or_default();
+        self.now.borrow_mut().definitions.push((*hash, fresh));
+        Ok(fresh)
+    }
+
+    // Leases.
+
+    /// When the first lease runs out.
+    pub(super) fn earliest_expiry_us(&self) -> StoreResult<i64> {
+        if let Some(known) = self.now.borrow().earliest_expiry_us {
+            return Ok(known);
+        }
+        let earliest = self
+            .one(&sql::EARLIEST, [], |row| row.get::<_, Option<i64>>(0))?
+            .flatten()
+            .unwrap_or(i64::MAX);
+        self.now.borrow_mut().earliest_expiry_us = Some(earliest);
+        Ok(earliest)
+    }
+
+    /// A lease was begun, prolonged or ended.
+    pub(super) fn leases_changed(&self) {
+        self.now.borrow_mut().earliest_expiry_us = None;
+    }
+
+    /// Takes leases back from workers that were not renewed in time.
+    pub(super) fn expire(&self, now_us: i64) -> StoreResult<()> {
+        if self.earliest_expiry_us()? > now_us {
+            return Ok(());
+        }
+        for worker in self.all(&sql::EXPIRED, [now_us], |row| row.get(0))? {
+            self.drop_worker(worker, now_us)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back everything a worker holds; how much it was.
+    pub(super) fn drop_worker(&self, worker: i64, now_us: i64) -> StoreResult<usize> {
+        let held: Vec<i64> = self.all(&sql::HELD, [worker], |row| row.get(0))?;
+        for instance in &held {
+            self.let_go(*instance, now_us)?;
+        }
+        self.run(&sql::WORKER_DELETE, [worker])?;
+        self.leases_changed();
+        Ok(held.len())
+    }
+
+    // Instances that nobody holds.
+
+    pub(super) fn control(&self, instance: i64) -> StoreResult<Option<Control>> {
+        self.one(&sql::CONTROL, [instance], |row| {
+            Ok(Control {
+                instance: row.get(0)?,
+                id: row.get::<_, Arc<str>>(1)?,
+                status: status(row.get(2)?),
+                fence: row.get::<_, i64>(3)? as u64,
+                held: row.get::<_, Option<i64>>(4)?.is_some(),
+                asked: Asked::read(row.get(5)?),
+                resume: row.get::<_, Option<i64>>(6)?.map(status),
+                wake_us: row.get(7)?,
+                awaits: row.get(8)?,
+            })
+        })
+    }
+
+    /// Gives a lease back and lets a pending request take effect.
+    pub(super) fn let_go(&self, instance: i64, now_us: i64) -> StoreResult<()> {
+        self.run(&sql::LET_GO, [instance])?;
+        let Some(control) = self.control(instance)? else {
+            return Ok(());
+        };
+        if self.settle(&control, now_us)? {
+            return Ok(());
+        }
+        self.place(&control, control.status, now_us)
+    }
+
+    /// A pending cancel or pause of an instance that nobody holds takes effect; whether there was
+    /// one.
+    pub(super) fn settle(&self, control: &Control, now_us: i64) -> StoreResult<bool> {
+        let Some(cancel) = Asked::pending(control.asked) else {
+            return Ok(false);
+        };
+        let fence = self.next_fence()?;
+        if cancel {
+            let (next_seq, next_strand) = self.numbers(control.instance)?;
+            let end = End {
+                status: Status::Cancelled,
+                fence,
+                result_seq: None,
+                result: None,
+                next_seq,
+                next_strand,
+                steps: 0,
+            };
+            self.finish(control.instance, &control.id, &end, now_us)?;
+        } else {
+            let params: [&dyn ToSql; 4] = [
+                &control.instance,
+                &(fence as i64),
+                &now_us,
+                &(control.status as u8),
+            ];
+            self.run(&sql::PAUSED, params)?;
+        }
+        Ok(true)
+    }
+
+    /// Puts an instance that nobody holds where its status says: a parked one whose time or event
+    /// has come is ready.
+    pub(super) fn place(&self, control: &Control, status: Status, now_us: i64) -> StoreResult<()> {
+        if !matches!(status, Status::Waiting | Status::AwaitingSignal) {
+            return Ok(());
+        }
+        let due = control.wake_us.is_some_and(|at| at <= now_us)
+            || self.has_awaited_event(&control.id, control.awaits.as_deref())?;
+        if due {
+            self.run(
+                &sql::PLACE,
+                [control.instance, i64::from(Status::InProgress as u8)],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn has_awaited_event(&self, id: &str, awaits: Option<&str>) -> StoreResult<bool> {
+        for name in awaits.map(read_list).unwrap_or_default().iter() {
+            if self
+                .one(&sql::EVENT_BUFFERED, [id, name], |_| Ok(()))?
+                .is_some()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) fn numbers(&self, instance: i64) -> StoreResult<(u32, u32)> {
+        let found = self.one(&sql::NUMBERS, [instance], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// The end of an instance, however it came.
+    pub(super) fn finish(
+        &self,
+        instance: i64,
+        id: &Arc<str>,
+        end: &End<'_>,
+        now_us: i64,
+    ) -> StoreResult<()> {
+        let asked = (end.status == Status::Cancelled).then_some(Asked::Cancelled as u8);
+        let check = seal::position(
+            instance,
+            end.next_seq,
+            end.next_strand,
+            None,
+            end.result_seq,
+        );
+        let params: [&dyn ToSql; 11] = [
+            &instance,
+            &(end.status as u8),
+            &(end.fence as i64),
+            &now_us,
+            &asked,
+            &end.result_seq,
+            &end.result,
+            &end.next_seq,
+            &end.next_strand,
+            &(end.steps as i64),
+            &check,
+        ];
+        self.run(&sql::FINISH, params)?;
+        self.run(&sql::DELETE_CELLS, [instance])?;
+        self.run(&sql::DELETE_EVENTS, [id])?;
+        self.ended.borrow_mut().push(Arc::clone(id));
+        Ok(())
+    }
+
+    /// Removes an instance and all that belongs to it. A long history goes a piece at a time.
+    pub(super) fn erase(&self, instance: i64, id: &str) -> StoreResult<()> {
+        self.run(&sql::DELETE_INSTANCE, [instance])?;
+        self.run(&sql::DELETE_INPUT, [instance])?;
+        self.run(&sql::DELETE_CELLS, [instance])?;
+        self.run(&sql::DELETE_EVENTS, [id])?;
+        if !self.sweep_steps(instance)? {
+            self.run(&sql::GARBAGE_NEW, [instance])?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a piece of the history of a deleted instance; whether that was all.
+    fn sweep_steps(&self, instance: i64) -> StoreResult<bool> {
+        let gone = self.run(&sql::GARBAGE_STEPS, [instance, SWEEP_STEPS])?;
+        Ok((gone as i64) < SWEEP_STEPS)
+    }
+
+    /// Removes a little of what is no longer kept. Every piece is a transaction's worth, and a crash
+    /// between two of them costs nothing. Whether there is more to do.
+    pub fn sweep(&self, now_us: i64) -> StoreResult<bool> {
+        let mut more = false;
+        if let Some(keep_us) = self.settings.keep_completed_us {
+            let old: Vec<(i64, String)> = self.all(
+                &sql::ENDED_LONG_AGO,
+                [now_us.saturating_sub(keep_us), SWEEP_ROWS],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            more |= old.len() as i64 == SWEEP_ROWS;
+            for (instance, id) in old {
+                self.erase(instance, &id)?;
+            }
+        }
+        if let Some(instance) = self.one(&sql::GARBAGE, [], |row| row.get(0))? {
+            if self.sweep_steps(instance)? {
+                self.run(&sql::GARBAGE_DONE, [instance])?;
+            }
+            more = true;
+        }
+        let forget_us = now_us.saturating_sub(self.settings.keep_orphans_us);
+        let forgotten = self.run(&sql::EVENTS_FORGET, [forget_us, SWEEP_ROWS])?;
+        Ok(more || forgotten as i64 == SWEEP_ROWS)
+    }
+}
+
+/// The status with this number; anything else is a damaged row and counts as ended.
+pub(super) fn status(number: i64) -> Status {
+    match number {
+        0 => Status::InProgress,
+        1 => Status::Waiting,
+        2 => Status::AwaitingSignal,
+        3 => Status::Paused,
+        4 => Status::Completed,
+        6 => Status::Cancelled,
+        _ => Status::Failed,
+    }
+}
+
+/// A list of names as the text that is stored.
+pub(super) fn write_list(names: &[Arc<str>]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    serde_json::to_string(&names).unwrap_or_default()
+}
+
+/// The names in a stored text; a damaged one holds none.
+pub(super) fn read_list(text: &str) -> Tags {
+    if text == "[]" {
+        return Arc::new([]);
+    }
+    let names: Vec<String> = serde_json::from_str(text).unwrap_or_default();
+    names.into_iter().map(Arc::from).collect()
+}
+
+/// Bytes of a column.
+pub(super) fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Bytes>> {
+    Ok(row
+        .get_ref(column)?
+        .as_blob_or_null()
+        .map_err(|_| rusqlite::Error::InvalidQuery)?
+        .map(Bytes::from))
+}
+
+/// The place in the ready queue that a priority is worth.
+pub(super) fn priority_us(priority: u8) -> i64 {
+    i64::from(priority.saturating_sub(1)) * AGEING_US
+}

@@ -1,0 +1,508 @@
+//! The storage threads of one open file: one that writes and one that only reads.
+//!
+//! The invariant of the write lane: an answer leaves it only after the transaction that holds the
+//! call's effects was committed, so whoever hears an answer may rely on its being durable. A batch is
+//! whatever gathered while the batch before it was written. When the database is in trouble the batch
+//! is undone and its calls are made again one by one, so that one damaged instance fails one call.
+//!
+//! Between batches the write lane keeps leases alive, notices what other processes did, and removes
+//! what is no longer kept. It holds Rust data only, and waits for nobody but the disk and the lock.
+//!
+//! The read lane answers what changes nothing, beside the writer and from the last committed state. A
+//! lease that has run out must be taken back first, which only the writer can do, so then it passes
+//! its calls on.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::books::Books;
+use super::statements as sql;
+use super::{Settings, Synchronous, schema};
+use crate::call::{Answer, Call};
+use crate::contract::{StoreError, StoreResult};
+use crate::keeper::wall_us;
+use crate::outbox::Outbox;
+use crate::port::{Arrival, Hint, Port};
+
+/// How often the write lane looks for what other processes did, while something goes on.
+const LOOK_BUSY: Duration = Duration::from_millis(2);
+/// The same when nothing has happened for [`QUIET`].
+const LOOK_IDLE: Duration = Duration::from_millis(4);
+const QUIET: Duration = Duration::from_secs(5);
+/// Looking takes no more than this part of the time.
+const LOOK_SHARE: u32 = 10;
+/// With `synchronous = NORMAL`, what was written is synced this often: the most a power cut takes.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How often an idle process removes what is no longer kept.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// The most instances whose end is looked out for.
+const MOST_WATCHED: usize = 100_000;
+
+/// A call on its way, and where its answer goes.
+#[derive(Debug)]
+pub struct Job {
+    pub ticket: u64,
+    pub port: Option<Arc<Port>>,
+    pub call: Call,
+    /// The time it is made at; none: the machine's when it is performed.
+    pub now_us: Option<i64>,
+}
+
+/// A worker whose leases are kept alive.
+#[derive(Debug)]
+pub struct Keep {
+    pub worker: Arc<str>,
+    pub lease_us: i64,
+    pub next: Instant,
+}
+
+/// Instances whose end somebody in this process waits for.
+#[derive(Debug, Default)]
+struct Watched {
+    ids: HashSet<Arc<str>>,
+    /// Those that were not looked at since somebody began to wait.
+    fresh: Vec<Arc<str>>,
+}
+
+/// What the threads and the handle share.
+#[derive(Debug)]
+pub struct Shared {
+    pub writer: Outbox<Job>,
+    pub reader: Outbox<Job>,
+    pub settings: Settings,
+    pub path: Arc<str>,
+    ports: Mutex<Vec<Weak<Port>>>,
+    keeps: Mutex<Vec<Keep>>,
+    watched: Mutex<Watched>,
+    /// Whether any port wants hints.
+    listening: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change under these locks is a single step, so a dead thread leaves them consistent.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(path: &str, settings: Settings) -> Self {
+        Self {
+            writer: Outbox::default(),
+            reader: Outbox::default(),
+            settings,
+            path: path.into(),
+            ports: Mutex::default(),
+            keeps: Mutex::default(),
+            watched: Mutex::default(),
+            listening: AtomicBool::new(false),
+        }
+    }
+
+    /// A port begins or stops to want hints of other processes.
+    pub fn listen(&self, port: &Arc<Port>, wanted: bool) {
+        port.listen(wanted);
+        let mut ports = lock(&self.ports);
+        ports.retain(|known| {
+            known
+                .upgrade()
+                .is_some_and(|known| !Arc::ptr_eq(&known, port))
+        });
+        if wanted {
+            ports.push(Arc::downgrade(port));
+        }
+        self.listening.store(!ports.is_empty(), Ordering::Relaxed);
+        drop(ports);
+        self.writer.nudge();
+    }
+
+    fn tell(&self, hints: Vec<(Hint, Arc<str>)>) {
+        if hints.is_empty() {
+            return;
+        }
+        let mut ports = lock(&self.ports);
+        ports.retain(|port| port.strong_count() > 0);
+        self.listening.store(!ports.is_empty(), Ordering::Relaxed);
+        let alive: Vec<_> = ports.iter().filter_map(Weak::upgrade).collect();
+        drop(ports);
+        for port in alive {
+            port.push(
+                hints
+                    .iter()
+                    .map(|(hint, id)| Arrival::Hint(*hint, Arc::clone(id))),
+            );
+        }
+    }
+
+    /// Renews a worker's leases from now on.
+    pub fn keep(&self, worker: Arc<str>, lease_us: i64) {
+        lock(&self.keeps).push(Keep {
+            worker,
+            lease_us,
+            next: Instant::now(),
+        });
+        self.writer.nudge();
+    }
+
+    /// No longer renews a worker's leases.
+    pub fn unkeep(&self, worker: &str) {
+        lock(&self.keeps).retain(|keep| *keep.worker != *worker);
+    }
+
+    /// Somebody waits for the end of this instance.
+    pub fn watch(&self, id: Arc<str>) {
+        let mut watched = lock(&self.watched);
+        if watched.ids.len() < MOST_WATCHED {
+            watched.fresh.push(Arc::clone(&id));
+            watched.ids.insert(id);
+        }
+    }
+
+    /// Nobody does any more, or it has ended.
+    pub fn unwatch(&self, ids: &[Arc<str>]) {
+        if ids.is_empty() {
+            return;
+        }
+        let mut watched = lock(&self.watched);
+        for id in ids {
+            watched.ids.remove(id);
+        }
+    }
+
+    /// The answer to a call that came too late.
+    pub fn closed(&self) -> StoreError {
+        StoreError::Unavailable(format!(
+            "SQLite file '{}': its backend was closed; make a new one",
+            self.path
+        ))
+    }
+
+    fn deliver(&self, jobs: &mut Vec<Job>, answers: Vec<StoreResult<Answer>>) {
+        let mut batch: Vec<Arrival> = Vec::with_capacity(answers.len());
+        let mut to: Option<Arc<Port>> = None;
+        for (job, answer) in jobs.drain(..).zip(answers) {
+            let Some(port) = job.port else {
+                if let Ok(Answer::Ids(ids)) = answer {
+                    self.tell(ids.into_iter().map(|id| (Hint::News, id)).collect());
+                }
+                continue;
+            };
+            if let Some(known) = to.as_ref().filter(|known| !Arc::ptr_eq(known, &port)) {
+                known.push(batch.drain(..));
+            }
+            to = Some(port);
+            batch.push(Arrival::Answer(job.ticket, answer));
+        }
+        if let Some(port) = to {
+            port.push(batch);
+        }
+    }
+
+    fn refuse_all(&self, outbox: &Outbox<Job>) {
+        let mut jobs = Vec::new();
+        // Closed and emptied by now; this is for what came in between.
+        while outbox.take(&mut jobs, Some(Duration::ZERO)).is_some() && !jobs.is_empty() {
+            let answers = jobs.iter().map(|_| Err(self.closed())).collect();
+            self.deliver(&mut jobs, answers);
+        }
+    }
+}
+
+/// Performs jobs in one transaction; an error undoes all of them.
+fn attempt(
+    shared: &Shared,
+    books: &Books,
+    jobs: &[Job],
+    write: bool,
+) -> StoreResult<Vec<StoreResult<Answer>>> {
+    let wall = wall_us();
+    let result = (|| {
+        begin(shared, books, write)?;
+        let mut answers = Vec::with_capacity(jobs.len());
+        let mut latest = i64::MIN;
+        for job in jobs {
+            let now_us = job.now_us.unwrap_or(wall);
+            latest = latest.max(now_us);
+            match job.call.perform(books, now_us) {
+                Err(error) if error.is_trouble() => return Err(error),
+                answer => answers.push(answer),
+            }
+        }
+        if write {
+            books.sweep(latest)?;
+        }
+        books.commit()?;
+        Ok(answers)
+    })();
+    if result.is_err() {
+        books.rollback();
+    }
+    result
+}
+
+fn begin(shared: &Shared, books: &Books, write: bool) -> StoreResult<()> {
+    let deadline = Instant::now() + Duration::from_micros(shared.settings.timeout_us.max(0) as u64);
+    loop {
+        match books.begin(write) {
+            Err(_) if books.was_busy() && Instant::now() < deadline => {}
+            other => return other,
+        }
+    }
+}
+
+/// As [`attempt`], and when that fails, each job alone.
+fn attempt_each(
+    shared: &Shared,
+    books: &Books,
+    jobs: &[Job],
+    write: bool,
+) -> Vec<StoreResult<Answer>> {
+    match attempt(shared, books, jobs, write) {
+        Ok(answers) => answers,
+        Err(error) if jobs.len() == 1 => vec![Err(error)],
+        Err(_) => jobs
+            .iter()
+            .map(|job| {
+                attempt(shared, books, std::slice::from_ref(job), write)
+                    .and_then(|mut answers| answers.pop().unwrap_or(Ok(Answer::Nothing)))
+            })
+            .collect(),
+    }
+}
+
+/// The write lane's own duties.
+struct Duties {
+    data_version: i64,
+    looked: Instant,
+    look_again: Instant,
+    /// When somebody last did something, here or in another process.
+    active: Instant,
+    told: HashMap<Arc<str>, i64>,
+    synced: Instant,
+    unsynced: bool,
+    swept: Instant,
+    more_to_sweep: bool,
+}
+
+/// Runs until the outbox is closed and empty.
+pub fn write_lane(shared: &Shared, books: &Books) {
+    let now = Instant::now();
+    let mut duties = Duties {
+        data_version: 0,
+        looked: now,
+        look_again: now,
+        active: now,
+        told: HashMap::new(),
+        synced: now,
+        unsynced: false,
+        swept: now,
+        more_to_sweep: true,
+    };
+    let mut jobs = Vec::new();
+    while shared.writer.take(&mut jobs, duties.wait(shared)).is_some() {
+        duties.renew(shared, &mut jobs);
+        if !jobs.is_empty() {
+            let answers = attempt_each(shared, books, &jobs, true);
+            shared.unwatch(&books.ended.borrow());
+            shared.deliver(&mut jobs, answers);
+            duties.active = Instant::now();
+            duties.unsynced = true;
+        }
+        duties.look_abroad(shared, books);
+        duties.sweep(shared, books);
+        duties.sync(shared, books);
+    }
+    shared.refuse_all(&shared.writer);
+}
+
+impl Duties {
+    /// How long the lane may sleep when no job comes.
+    fn wait(&self, shared: &Shared) -> Option<Duration> {
+        let now = Instant::now();
+        let mut until: Option<Instant> = None;
+        let mut sooner = |at: Instant| {
+            until = Some(until.map_or(at, |known| known.min(at)));
+        };
+        for keep in lock(&shared.keeps).iter() {
+            sooner(keep.next);
+        }
+        if shared.listening.load(Ordering::Relaxed) {
+            let every = if now.duration_since(self.active) < QUIET {
+                LOOK_BUSY
+            } else {
+                LOOK_IDLE
+            };
+            sooner((self.looked + every).max(self.look_again));
+        }
+        if self.more_to_sweep {
+            sooner(now);
+        } else if shared.settings.keep_completed_us.is_some() && shared.settings.own_clock {
+            sooner(self.swept + SWEEP_EVERY);
+        }
+        if self.unsynced && shared.settings.synchronous == Synchronous::Normal {
+            sooner(self.synced + SYNC_EVERY);
+        }
+        until.map(|at| at.saturating_duration_since(now))
+    }
+
+    /// Adds renewals that are due. A third of the lease is between two, so two may fail.
+    fn renew(&self, shared: &Shared, jobs: &mut Vec<Job>) {
+        let now = Instant::now();
+        for keep in lock(&shared.keeps).iter_mut() {
+            if keep.next <= now {
+                keep.next = now + Duration::from_micros((keep.lease_us / 3).max(1_000) as u64);
+                jobs.push(Job {
+                    ticket: 0,
+                    port: None,
+                    call: Call::Renew {
+                        worker: Arc::clone(&keep.worker),
+                        lease_us: keep.lease_us,
+                    },
+                    now_us: None,
+                });
+            }
+        }
+    }
+
+    /// Notices what other processes committed, and tells those who listen.
+    fn look_abroad(&mut self, shared: &Shared, books: &Books) {
+        let now = Instant::now();
+        if !shared.listening.load(Ordering::Relaxed)
+            || now < self.look_again
+            || now.duration_since(self.looked) < LOOK_BUSY
+        {
+            return;
+        }
+        self.looked = now;
+        let Ok(Some(version)) = books.one(&sql::DATA_VERSION, [], |row| row.get::<_, i64>(0))
+        else {
+            return;
+        };
+        let mut hints = Vec::new();
+        let mut watched = {
+            let mut watched = lock(&shared.watched);
+            let mut fresh = std::mem::take(&mut watched.fresh);
+            fresh.retain(|id| watched.ids.contains(id));
+            fresh
+        };
+        if version != self.data_version {
+            self.data_version = version;
+            self.active = now;
+            hints.push((Hint::Work, Arc::from("")));
+            watched = lock(&shared.watched).ids.iter().map(Arc::clone).collect();
+        } else if watched.is_empty() {
+            return;
+        }
+        // What cannot be read now is found by polling.
+        if books.begin(false).is_ok() {
+            let _ = self.gather(shared, books, watched, &mut hints);
+            let _ = books.commit();
+            books.rollback();
+        }
+        shared.tell(hints);
+        self.look_again = now + now.elapsed() * LOOK_SHARE;
+    }
+
+    fn gather(
+        &mut self,
+        shared: &Shared,
+        books: &Books,
+        watched: Vec<Arc<str>>,
+        hints: &mut Vec<(Hint, Arc<str>)>,
+    ) -> StoreResult<()> {
+        let workers: Vec<_> = lock(&shared.keeps)
+            .iter()
+            .map(|keep| Arc::clone(&keep.worker))
+            .collect();
+        let before = std::mem::take(&mut self.told);
+        for worker in workers {
+            for alert in books.alerted(&worker)? {
+                if before.get(&alert.id) != Some(&alert.count) {
+                    hints.push((Hint::News, Arc::clone(&alert.id)));
+                }
+                self.told.insert(alert.id, alert.count);
+            }
+        }
+        let mut ended = Vec::new();
+        for id in watched {
+            if books
+                .status_of(&id)?
+                .is_none_or(|status| status.is_terminal())
+            {
+                ended.push(id);
+            }
+        }
+        shared.unwatch(&ended);
+        hints.extend(ended.into_iter().map(|id| (Hint::Ended, id)));
+        Ok(())
+    }
+
+    /// Removes what is no longer kept, a transaction's worth.
+    fn sweep(&mut self, shared: &Shared, books: &Books) {
+        let settings = &shared.settings;
+        let due = settings.keep_completed_us.is_some()
+            && settings.own_clock
+            && self.swept.elapsed() >= SWEEP_EVERY;
+        if !due && !self.more_to_sweep {
+            return;
+        }
+        self.swept = Instant::now();
+        if !settings.own_clock {
+            // Time stands with whoever calls; the calls' own transactions sweep.
+            self.more_to_sweep = false;
+            return;
+        }
+        let result = begin(shared, books, true)
+            .and_then(|()| books.sweep(wall_us()))
+            .and_then(|more| books.commit().map(|()| more));
+        if result.is_err() {
+            books.rollback();
+        }
+        self.more_to_sweep = result.unwrap_or(false);
+    }
+
+    /// With `synchronous = NORMAL`: writes the log back, which syncs it.
+    fn sync(&mut self, shared: &Shared, books: &Books) {
+        if shared.settings.synchronous == Synchronous::Normal
+            && self.unsynced
+            && self.synced.elapsed() >= SYNC_EVERY
+        {
+            self.synced = Instant::now();
+            self.unsynced = books.write_log_back().is_err();
+        }
+    }
+}
+
+/// Runs until the outbox is closed and empty.
+pub fn read_lane(shared: &Shared, books: &Books) {
+    let mut jobs = Vec::new();
+    while shared.reader.take(&mut jobs, None).is_some() {
+        if jobs.is_empty() {
+            continue;
+        }
+        let wall = wall_us();
+        let earliest = books
+            .begin(false)
+            .and_then(|()| books.earliest_expiry_us())
+            .unwrap_or(i64::MAX);
+        books.rollback();
+        let mut here = Vec::with_capacity(jobs.len());
+        for job in jobs.drain(..) {
+            if job.now_us.unwrap_or(wall) < earliest {
+                here.push(job);
+            } else if let Err(job) = shared.writer.push(job) {
+                let mut late = vec![job];
+                shared.deliver(&mut late, vec![Err(shared.closed())]);
+            }
+        }
+        let answers = attempt_each(shared, books, &here, false);
+        shared.deliver(&mut here, answers);
+    }
+    shared.refuse_all(&shared.reader);
+}
+
+/// Opens a connection for a lane.
+pub fn books(shared: &Shared, create: bool) -> StoreResult<Books> {
+    let conn = schema::open(&shared.path, &shared.settings, create)?;
+    Ok(Books::new(conn, &shared.path, shared.settings))
+}

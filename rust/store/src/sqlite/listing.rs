@@ -1,0 +1,236 @@
+//! Listings, alerts and the state of the file: what is read over many instances.
+
+use rusqlite::types::ToSql;
+
+use super::contract_impl::full_row;
+use super::statements::{self as sql, row_of};
+use super::*;
+use crate::contract::{Filter, Page, StoreResult};
+
+/// A held instance whose holder has something to attend to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// The instance.
+    pub id: Arc<str>,
+    /// Grows with every request and event.
+    pub count: i64,
+    /// A cancel or pause is pending.
+    pub request: bool,
+}
+
+/// What an operator wants to know about the file.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Report {
+    pub path: String,
+    pub bytes: u64,
+    pub wal_bytes: u64,
+    pub journal_mode: String,
+    pub synchronous: String,
+    pub schema_version: i64,
+    pub sqlite_version: String,
+    pub integrity: String,
+    /// Status word and how many.
+    pub instances: Vec<(&'static str, i64)>,
+    /// Worker, when its leases run out, how many instances it holds.
+    pub workers: Vec<(String, i64, i64)>,
+    /// Hash, workflow, how many instances.
+    pub definitions: Vec<(Hash, String, i64)>,
+}
+
+impl Books {
+    /// Instances that this worker holds and should attend to.
+    pub fn alerted(&self, worker: &str) -> StoreResult<Vec<Alert>> {
+        self.all(&sql::ALERTED, [worker], |row| {
+            Ok(Alert {
+                id: row.get(0)?,
+                count: row.get(1)?,
+                request: row.get::<_, Option<bool>>(2)?.unwrap_or(false),
+            })
+        })
+    }
+
+    /// The status of an instance, if it exists.
+    pub fn status_of(&self, id: &str) -> StoreResult<Option<Status>> {
+        self.one(&sql::STATUS, [id], |row| Ok(books::status(row.get(0)?)))
+    }
+
+    /// A page, newest first.
+    pub(super) fn list(
+        &self,
+        filter: &Filter,
+        limit: usize,
+        before: Option<u64>,
+    ) -> StoreResult<Page> {
+        let mut text = String::from(row_of!("WHERE 1"));
+        let mut params: Vec<Box<dyn ToSql>> = Vec::new();
+        let mut add = |clause: &str, value: Box<dyn ToSql>| {
+            text.push_str(" AND ");
+            text.push_str(clause);
+            params.push(value);
+        };
+        if let Some(before) = before {
+            add(
+                "i.instance < ?",
+                Box::new(i64::try_from(before).unwrap_or(i64::MAX)),
+            );
+        }
+        if let Some(status) = filter.status {
+            add("i.status = ?", Box::new(status as u8));
+            if status != Status::Completed {
+                // Lets the partial index be used, whose condition the planner must see.
+                add("i.status <> ?", Box::new(Status::Completed as u8));
+            }
+        }
+        if let Some(workflow) = &filter.workflow {
+            add("d.workflow = ?", Box::new(workflow.clone()));
+        }
+        if let Some(prefix) = filter.id_prefix.as_deref().filter(|p| !p.is_empty()) {
+            add("i.id >= ?", Box::new(prefix.to_owned()));
+            if let Some(end) = after_prefix(prefix) {
+                add("i.id < ?", Box::new(end));
+            }
+        }
+        if let Some(at) = filter.created_after_us {
+            add("i.created_us > ?", Box::new(at));
+        }
+        if let Some(at) = filter.created_before_us {
+            add("i.created_us < ?", Box::new(at));
+        }
+        add(
+            "1 ORDER BY i.instance DESC LIMIT ?",
+            Box::new(limit as i64 + 1),
+        );
+        let mut prepared = self
+            .conn
+            .prepare_cached(&text)
+            .map_err(|e| self.trouble.of_error(&e))?;
+        let found: Vec<_> = prepared
+            .query_map(rusqlite::params_from_iter(params.iter()), |row| {
+                Ok((row.get::<_, i64>(0)?, full_row(row)?))
+            })
+            .and_then(Iterator::collect)
+            .map_err(|e: rusqlite::Error| self.trouble.of_error(&e))?;
+        let more = found.len() > limit;
+        let mut page = Page::default();
+        for (instance, row) in found.into_iter().take(limit) {
+            page.next = Some(instance as u64);
+            page.rows.push(row.checked(&self.trouble)?);
+        }
+        page.next = page.next.filter(|_| more);
+        Ok(page)
+    }
+
+    /// See [`Report`].
+    pub fn report(&self) -> StoreResult<Report> {
+        let pragma = |name: &str| -> StoreResult<String> {
+            self.conn
+                .query_row(&format!("PRAGMA {name}"), [], |row| {
+                    Ok(match row.get_ref(0)? {
+                        rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+                        other => other.as_str().unwrap_or_default().to_owned(),
+                    })
+                })
+                .map_err(|e| self.trouble.of_error(&e))
+        };
+        let listed = |sql: &str| -> StoreResult<Vec<(i64, i64)>> {
+            let mut prepared = self
+                .conn
+                .prepare(sql)
+                .map_err(|e| self.trouble.of_error(&e))?;
+            prepared
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+                .and_then(Iterator::collect)
+                .map_err(|e| self.trouble.of_error(&e))
+        };
+        let size = |suffix: &str| {
+            std::fs::metadata(format!("{}{suffix}", self.trouble.path()))
+                .map_or(0, |meta| meta.len())
+        };
+        let held: HashMap<i64, i64> = listed(
+            "SELECT holder, count(*) FROM instances WHERE holder IS NOT NULL GROUP BY holder",
+        )?
+        .into_iter()
+        .collect();
+        let by_definition: HashMap<i64, i64> =
+            listed("SELECT definition, count(*) FROM instances GROUP BY definition")?
+                .into_iter()
+                .collect();
+        let workers = self
+            .conn
+            .prepare("SELECT worker, name, expires_us FROM workers ORDER BY name")
+            .and_then(|mut prepared| {
+                prepared
+                    .query_map([], |row| {
+                        let worker: i64 = row.get(0)?;
+                        let held = held.get(&worker).copied().unwrap_or(0);
+                        Ok((row.get(1)?, row.get(2)?, held))
+                    })?
+                    .collect()
+            })
+            .map_err(|e| self.trouble.of_error(&e))?;
+        let definitions = self
+            .conn
+            .prepare("SELECT definition, hash, workflow FROM definitions ORDER BY definition")
+            .and_then(|mut prepared| {
+                prepared
+                    .query_map([], |row| {
+                        let definition: i64 = row.get(0)?;
+                        let count = by_definition.get(&definition).copied().unwrap_or(0);
+                        Ok((row.get(1)?, row.get(2)?, count))
+                    })?
+                    .collect()
+            })
+            .map_err(|e| self.trouble.of_error(&e))?;
+        Ok(Report {
+            path: self.trouble.path().to_owned(),
+            bytes: size(""),
+            wal_bytes: size("-wal"),
+            journal_mode: pragma("journal_mode")?,
+            synchronous: match self.settings.synchronous {
+                Synchronous::Full => "full",
+                Synchronous::Normal => "normal",
+            }
+            .to_owned(),
+            schema_version: pragma("user_version")?.parse().unwrap_or(0),
+            sqlite_version: rusqlite::version().to_owned(),
+            integrity: pragma("integrity_check")?,
+            instances: listed("SELECT status, count(*) FROM instances GROUP BY status")?
+                .into_iter()
+                .map(|(number, count)| (books::status(number).word(), count))
+                .collect(),
+            workers,
+            definitions,
+        })
+    }
+}
+
+/// The first text after all that begin with `prefix`, in the order of their bytes; none if there is
+/// no such text.
+fn after_prefix(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        let next = match last {
+            '\u{d7ff}' => Some('\u{e000}'),
+            last => char::from_u32(last as u32 + 1),
+        };
+        if let Some(next) = next {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::after_prefix;
+
+    #[test]
+    fn what_comes_after_a_prefix() {
+        assert_eq!(after_prefix("ab").as_deref(), Some("ac"));
+        assert_eq!(after_prefix("a\u{10ffff}").as_deref(), Some("b"));
+        assert_eq!(after_prefix("\u{d7ff}").as_deref(), Some("\u{e000}"));
+        assert_eq!(after_prefix("\u{10ffff}"), None);
+    }
+}

@@ -1,0 +1,297 @@
+"""What is frozen: one case per golden file, with the bytes it has today and what they must mean.
+
+A case is never changed or removed, for its file is out in the world; a new one is added, and
+`write.py` freezes it. The expected meanings are written out here, not computed.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from functools import partial
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sayiir import EventTimeout, LoopResult, MapError, Workflow
+from sayiir._core import encode_payload
+
+from . import layout
+from .flows import FLOWS
+
+
+@dataclass(frozen=True)
+class Case:
+    """One golden file."""
+
+    name: str
+    holds: str
+    write: Callable[[], bytes]
+    means: Any = None
+    """The value, for what is one; the fields, for an error record."""
+    workflow: Workflow[Any, Any] | None = None
+    """For a definition."""
+
+
+NAN_WITH_A_PAYLOAD = struct.unpack(">d", bytes.fromhex("7ff80000000000ff"))[0]
+BERLIN = ZoneInfo("Europe/Berlin")
+CEST = timezone(timedelta(hours=2), "CEST")
+ODD_OFFSET = timezone(-timedelta(hours=3, minutes=30, microseconds=1))
+
+VALUES: dict[str, tuple[str, Any]] = {
+    "none": ("None", None),
+    "bool": ("both bools", [False, True]),
+    "int": (
+        "ints at both ends of every form",
+        [
+            *(0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**63 - 1, 2**63),
+            *(2**64 - 1, -1, -32, -33, -128, -129, -32_768, -32_769, -(2**31), -(2**31) - 1),
+            -(2**63),
+        ],
+    ),
+    "int-big": (
+        "ints beyond 64 bits",
+        [2**64, -(2**63) - 1, 2**71 - 1, 2**71, -(2**71), -(2**71) - 1, 10**40, -(10**700)],
+    ),
+    "float": (
+        "floats, signed zeros, infinities, two NaNs",
+        [0.0, -0.0, 1.5, -1e300, 5e-324, *map(float, ("inf", "-inf", "nan")), NAN_WITH_A_PAYLOAD],
+    ),
+    "str": (
+        "texts at both ends of the short forms",
+        ["", "a", "é🎉\0", *map("x".__mul__, (31, 32, 255, 256))],
+    ),
+    "bytes": (
+        "bytes at both ends of the short form",
+        [b"", b"\0\xff", *map(b"x".__mul__, (255, 256))],
+    ),
+    "list": (
+        "lists, nested and at both ends of the short form",
+        [[], [[1], [2, [3]]], [0] * 15, [0] * 16],
+    ),
+    "wide": (
+        "a list, a text, bytes and a tuple too long for 16 bits of length",
+        [[0] * 65_536, "x" * 65_536, b"x" * 65_536, (b"x" * 65_536,)],
+    ),
+    "tuple": ("tuples, nested", ((), (1,), (1, (2, [3])), tuple(range(300)))),
+    "dict": (
+        "dicts with keys of every kind, in their order",
+        {
+            "b": 1,
+            "a": {},
+            None: 0,
+            True: 1,
+            2: 2,
+            2.5: 3,
+            b"k": 4,
+            (1, "t"): 5,
+            frozenset({1}): 6,
+            date(2024, 2, 29): 7,
+            Decimal("1.10"): 8,
+            UUID(int=1): 9,
+            timedelta(1): 10,
+            "sixteen": dict.fromkeys(range(16)),
+        },
+    ),
+    # One member at most: sets have no order of their own.
+    "set": ("sets", [set(), {1}, {("a",)}]),
+    "frozenset": ("frozensets", [frozenset(), frozenset({1}), frozenset({frozenset({"a"})})]),
+    "datetime": (
+        "datetimes: naive, fold, UTC, offset, named offset, ZoneInfo, first and last",
+        [
+            datetime(2024, 2, 29, 23, 59, 58, 999_999),
+            datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=BERLIN),
+            datetime(2024, 1, 2, tzinfo=UTC),
+            datetime(2024, 1, 2, 3, 4, tzinfo=ODD_OFFSET),
+            datetime(2024, 6, 2, 3, 4, tzinfo=CEST),
+            datetime.min,
+            datetime.max,
+        ],
+    ),
+    "date": ("dates: a leap day, first and last", [date(2024, 2, 29), date.min, date.max]),
+    "time": (
+        "times: naive, fold, UTC, ZoneInfo",
+        [time(1, 2, 3, 4), time(1, fold=1), time(23, 59, 59, 999_999, UTC), time(6, tzinfo=BERLIN)],
+    ),
+    "timedelta": (
+        "timedeltas: negative, smallest and largest",
+        [
+            timedelta(0),
+            timedelta(1, 2, 3),
+            timedelta(microseconds=-1),
+            timedelta.min,
+            timedelta.max,
+        ],
+    ),
+    "decimal": (
+        "decimals with their exponents, infinities, NaNs",
+        [
+            Decimal(text)
+            for text in (
+                "0",
+                "-0.00",
+                "1.10",
+                "1E+9",
+                "-1.5E-400",
+                "Infinity",
+                "-Infinity",
+                "NaN",
+                "-sNaN12",
+            )
+        ],
+    ),
+    "uuid": ("UUIDs", [UUID(int=0), UUID("12345678-1234-5678-9abc-def012345678")]),
+    "loop-result": (
+        "a LoopResult that is done, with another one in it",
+        LoopResult.done([1, LoopResult.again(None)]),
+    ),
+    "event-timeout": ("an EventTimeout", EventTimeout("paid")),
+    "map-error": ("a MapError", MapError(17, "ValueError", "no such file", "parse[17]")),
+    "nested": (
+        "a value as tasks pass it on",
+        {
+            "order": 7,
+            "items": [("pen", Decimal("1.20"), 3)],
+            "at": datetime(2024, 1, 2, tzinfo=UTC),
+            "tags": {"new"},
+        },
+    ),
+}
+
+
+def payload(body: str) -> bytes:
+    """A value whose MessagePack is spelled out in hexadecimal."""
+    return layout.sealed(layout.VALUE, layout.MSGPACK, bytes.fromhex(body))
+
+
+def values() -> Iterator[Case]:
+    for name, (holds, value) in VALUES.items():
+        yield Case(f"value-{name}", holds, partial(encode_payload, value), value)
+    # What the engine writes itself, without a Python value at hand, has longer heads.
+    yield Case(
+        "engine-event-timeout",
+        "an EventTimeout as a wait writes it",
+        partial(payload, "c70611 91a470616964"),
+        EventTimeout("paid"),
+    )
+    yield Case(
+        "engine-map-error",
+        "a MapError as a map writes it",
+        partial(payload, "c71a12 94ce00000011 a145 ac6e6f20737563682066696c65 a470617468"),
+        MapError(17, "E", "no such file", "path"),
+    )
+    yield Case(
+        "foreign-forms",
+        "forms of MessagePack that are read and never written",
+        partial(
+            payload,
+            "dd00000009 cc01 cd0001 ce00000001 cf0000000000000001 d001 d30000000000000001"
+            "ca3fc00000 da000161 c80002029101",
+        ),
+        [1, 1, 1, 1, 1, 1, 1.5, "a", (1,)],
+    )
+
+
+ONE, TWO = payload("01"), payload("02")
+
+
+def composites() -> Iterator[Case]:
+    two = {"left": ONE, "größe": TWO}
+    yield Case("named", "what a join receives", partial(layout.named, two), {"left": 1, "größe": 2})
+    yield Case("list", "what a map passes on", partial(layout.listed, [ONE, TWO]), [1, 2])
+    yield Case("list-empty", "what a map of nothing passes on", partial(layout.listed, []), [])
+    yield Case(
+        "branch",
+        "what a route passes on",
+        partial(layout.branch, "a/b", ONE),
+        {"branch": "a/b", "result": 1},
+    )
+    mimic = payload("a6535952530101")
+    inside = layout.listed([layout.branch("k", ONE), layout.named({"n": TWO}), mimic])
+    yield Case(
+        "composite-nested",
+        "composites in a composite, and a text that looks like one",
+        partial(layout.named, {"all": inside}),
+        {"all": [{"branch": "k", "result": 1}, {"n": 2}, "SYRS\x01\x01"]},
+    )
+
+
+ERRORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "error": (
+        "the failure of a task with two causes",
+        {
+            "error_type": "PaymentError",
+            "message": "no funds: 12 €",
+            "traceback": 'Traceback (most recent call last):\n  File "pay.py", line 3\n',
+            "task": "charge",
+            "path": "fork/left/charge",
+            "retryable": True,
+            "causes": [("OSError", "connection reset"), ("TimeoutError", "")],
+        },
+    ),
+    "error-of-the-engine": (
+        "a failure without a traceback and without causes",
+        {
+            "error_type": "LoopLimit",
+            "message": "m" * 200,
+            "traceback": "",
+            "task": "",
+            "path": "again",
+            "retryable": False,
+            "causes": [],
+        },
+    ),
+}
+
+
+def errors() -> Iterator[Case]:
+    for name, (holds, fields) in ERRORS.items():
+        yield Case(name, holds, partial(layout.error, **fields), fields)
+
+
+NOON_US = 1_893_499_200_000_000
+"""2030-01-01 12:00 UTC."""
+FIRST, DEEP = [(0, 0, 0)], [(2, 0, 0), (1, 300, 0), (0, 1, 70_000)]
+FAR = layout.region(node=3, base=200, count=100_000, low=200)
+
+CELLS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "ready": ("at the first node, with the input", (FIRST, layout.READY, 0, layout.INPUT)),
+    "backoff": ("a third attempt is due", (DEEP, layout.backoff(NOON_US), 2, layout.step(299))),
+    "sleeping": ("in a delay, before 1970", (FIRST, layout.sleeping(-1), 0, layout.step(0))),
+    "awaiting": ("without a limit", (FIRST, layout.AWAITING, 0, layout.step(5))),
+    "awaiting-until": ("with one", (FIRST, layout.awaiting_until(NOON_US), 0, layout.step(5))),
+    "joining": ("parked on 100,000 strands", (FIRST, layout.joining(1, 100_000), 0, layout.INPUT)),
+    "done": ("ended, after every frame", ([], layout.DONE, 0, layout.step(127))),
+    "failed": ("ended by the failure in row 128", (FIRST, layout.failed(128), 0, layout.INPUT)),
+    "ref-inner": ("in a LoopResult", (FIRST, layout.READY, 0, layout.inner(layout.step(1)))),
+    "ref-item": ("an item of the input", (FIRST, layout.READY, 0, layout.item(300, layout.INPUT))),
+    "ref-region": ("the outputs of a map", (FIRST, layout.READY, 0, FAR)),
+    "ref-arm": ("what a route passes on", (FIRST, layout.READY, 0, layout.arm(4, layout.step(9)))),
+    "ref-nested": (
+        "all references in one",
+        (DEEP, layout.READY, 1, layout.arm(4, layout.inner(layout.item(0, FAR)))),
+    ),
+}
+
+
+def cells() -> Iterator[Case]:
+    for name, (holds, parts) in CELLS.items():
+        yield Case(f"cell-{name}", f"a position: {holds}", partial(layout.cell, *parts))
+
+
+def definitions() -> Iterator[Case]:
+    for name, workflow in FLOWS.items():
+        yield Case(
+            f"definition-{name}",
+            f"the definition of {workflow.workflow_id!r}",
+            partial(layout.definition, workflow),
+            workflow=workflow,
+        )
+
+
+CASES = {
+    case.name: case
+    for group in (values, composites, errors, cells, definitions)
+    for case in group()
+}

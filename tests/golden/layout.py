@@ -1,0 +1,269 @@
+"""The stored format a second time, written from `docs/format.md`.
+
+It is slow, small and plain, and shares no code with what it checks: where it and the engine agree
+on a golden file, both did what the page says. It only writes; it refuses to know how to read,
+and it knows nothing of MessagePack, whose payloads it takes as finished bytes.
+"""
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sayiir import Workflow
+
+MAGIC = b"SYRS"
+VERSION = 1
+VALUE, NAMED, LIST, BRANCH, ERROR, CELL, DEFINITION = range(1, 8)
+NO_CODEC, MSGPACK = 0, 1
+
+NODE_KINDS = {
+    "task": 1,
+    "fork": 2,
+    "map": 3,
+    "route": 4,
+    "loop": 5,
+    "delay": 6,
+    "delay_until": 7,
+    "wait": 8,
+    "child": 9,
+}
+RULES = {"fail": 0, "collect": 1, "exit_with_last": 1, "continue": 1}
+
+INPUT = b"\x00"
+READY, AWAITING, DONE = b"\x00", b"\x03", b"\x06"
+
+
+def sealed(kind: int, codec: int, body: bytes, version: int = VERSION) -> bytes:
+    """The body behind its header of twelve bytes."""
+    about = bytes([version, kind, codec, 0])
+    return MAGIC + about + struct.pack("<I", zlib.crc32(about + body)) + body
+
+
+def uint(number: int) -> bytes:
+    """Seven bits a byte, the low ones first; the high bit says that more follow."""
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def sint(number: int) -> bytes:
+    """The integers in the order 0, −1, 1, −2, 2 … as 0, 1, 2, 3, 4 and so on."""
+    return uint(2 * number if number >= 0 else -2 * number - 1)
+
+
+def framed(content: bytes) -> bytes:
+    return uint(len(content)) + content
+
+
+def text(content: str) -> bytes:
+    return framed(content.encode())
+
+
+def counted(items: Sequence[bytes]) -> bytes:
+    return uint(len(items)) + b"".join(items)
+
+
+def optional(content: bytes | None) -> bytes:
+    return b"\x00" if content is None else b"\x01" + content
+
+
+def micros(seconds: float) -> bytes:
+    return sint(round(seconds * 1e6))
+
+
+def named(items: Mapping[str, bytes]) -> bytes:
+    body = counted([text(name) + framed(payload) for name, payload in items.items()])
+    return sealed(NAMED, NO_CODEC, body)
+
+
+def listed(items: Sequence[bytes]) -> bytes:
+    return sealed(LIST, NO_CODEC, counted([framed(payload) for payload in items]))
+
+
+def branch(key: str, payload: bytes) -> bytes:
+    return sealed(BRANCH, NO_CODEC, text(key) + framed(payload))
+
+
+def error(
+    *,
+    error_type: str,
+    message: str,
+    traceback: str,
+    task: str,
+    path: str,
+    retryable: bool,
+    causes: Sequence[tuple[str, str]],
+) -> bytes:
+    body = b"".join(map(text, (error_type, message, traceback, task, path)))
+    pairs = [text(kind) + text(words) for kind, words in causes]
+    return sealed(ERROR, NO_CODEC, body + bytes([retryable]) + counted(pairs))
+
+
+# Positions: the references to values, the phases, and the cell that has them.
+def step(row: int) -> bytes:
+    return b"\x01" + uint(row)
+
+
+def inner(of: bytes) -> bytes:
+    return b"\x02" + of
+
+
+def item(index: int, of: bytes) -> bytes:
+    return b"\x03" + uint(index) + of
+
+
+def region(node: int, base: int, count: int, low: int) -> bytes:
+    return b"\x04" + uint(node) + uint(base) + uint(count) + uint(low)
+
+
+def arm(key: int, of: bytes) -> bytes:
+    return b"\x05" + uint(key) + of
+
+
+def backoff(until_us: int) -> bytes:
+    return b"\x01" + sint(until_us)
+
+
+def sleeping(until_us: int) -> bytes:
+    return b"\x02" + sint(until_us)
+
+
+def awaiting_until(until_us: int) -> bytes:
+    return b"\x04" + sint(until_us)
+
+
+def joining(base: int, count: int) -> bytes:
+    return b"\x05" + uint(base) + uint(count)
+
+
+def failed(row: int) -> bytes:
+    return b"\x07" + uint(row)
+
+
+def cell(frames: Sequence[tuple[int, int, int]], phase: bytes, attempt: int, value: bytes) -> bytes:
+    levels = [uint(at) + uint(extra) + uint(key) for at, extra, key in frames]
+    return sealed(CELL, NO_CODEC, counted(levels) + phase + uint(attempt) + value)
+
+
+# Definitions.
+
+
+def definition(workflow: Workflow[Any, Any]) -> bytes:
+    body = framed(text(workflow.workflow_id))
+    body += counted([framed(_task(task)) for task in workflow.tasks])
+    return sealed(DEFINITION, NO_CODEC, body + _block(workflow.inlined(0)))
+
+
+def _task(task: Any) -> bytes:
+    longest = None if task.max_delay is None else struct.pack("<d", task.max_delay)
+    return b"".join(
+        (
+            text(task.name),
+            uint(task.max_retries),
+            struct.pack("<dd", task.initial_delay, task.multiplier),
+            optional(longest),
+            struct.pack("<d", task.jitter),
+            optional(None if task.timeout is None else micros(task.timeout)),
+            counted([text(tag) for tag in sorted(set(task.tags))]),
+            bytes([task.priority]),
+        )
+    )
+
+
+def _block(nodes: Sequence[tuple[Any, ...]]) -> bytes:
+    return counted([_node(*node) for node in nodes])
+
+
+def _branches(branches: Iterable[tuple[str, Any]]) -> bytes:
+    return b"".join(framed(text(name)) + _block(body) for name, body in branches)
+
+
+def _node(kind: str, name: str, *rest: Any) -> bytes:
+    fields, blocks = b"", b""
+    match kind, rest:
+        case "task", (task,):
+            fields = uint(task)
+        case "fork", (branches,):
+            fields, blocks = uint(len(branches)), _branches(branches)
+        case "map", (body, concurrency, on_error):
+            fields = optional(None if concurrency is None else uint(concurrency))
+            fields, blocks = fields + bytes([RULES[on_error]]), _block(body)
+        case "route", (key, arms, default):
+            fields = uint(key) + uint(len(arms)) + bytes([default is not None])
+            blocks = _branches(arms) + (b"" if default is None else _block(default))
+        case "loop", (body, turns, on_max):
+            fields, blocks = uint(turns) + bytes([RULES[on_max]]), _block(body)
+        case "delay" | "delay_until", (seconds,):
+            fields = micros(seconds)
+        case "wait", (event, timeout, on_timeout):
+            limit = optional(None if timeout is None else micros(timeout))
+            fields = text(event) + limit + bytes([RULES[on_timeout]])
+        case "child", (workflow, body):
+            fields, blocks = text(workflow), _block(body)
+        case _:
+            raise ValueError(f"a node of kind {kind!r} has no layout yet: see docs/format.md")
+    return framed(bytes([NODE_KINDS[kind]]) + text(name) + fields) + blocks
+
+
+# The hash of a definition.
+
+
+def fingerprint(workflow: Workflow[Any, Any]) -> str:
+    structure = _wide_text("sayiir definition 1") + _wide_text(workflow.workflow_id)
+    tasks = [task.name for task in workflow.tasks]
+    return hashlib.sha256(structure + _hashed_block(workflow.inlined(0), tasks)).hexdigest()
+
+
+def _wide(number: int) -> bytes:
+    return struct.pack("<Q", number)
+
+
+def _wide_text(content: str) -> bytes:
+    return _wide(len(content.encode())) + content.encode()
+
+
+def _hashed_block(nodes: Sequence[tuple[Any, ...]], tasks: list[str]) -> bytes:
+    out, seen = _wide(len(nodes)), dict[str, int]()
+    for kind, name, *rest in nodes:
+        segment = "".join(f"%{ord(c):02X}" if c in "/[]#~%" else c for c in name)
+        seen[segment] = uses = seen.get(segment, 0) + 1
+        out += _wide_text(kind) + _wide_text(segment if uses == 1 else f"{segment}~{uses}")
+        out += _hashed_node(kind, rest, tasks)
+    return out
+
+
+def _hashed_node(kind: str, rest: Sequence[Any], tasks: list[str]) -> bytes:
+    match kind, rest:
+        case "task", (task,):
+            return _wide_text(tasks[task])
+        case "fork", (branches,):
+            return _hashed_branches(branches, tasks)
+        case "map" | "loop", (body, *_):
+            return _hashed_block(body, tasks)
+        case "route", (key, arms, default):
+            last = [] if default is None else [_hashed_block(default, tasks)]
+            return b"".join(
+                (
+                    _wide_text(tasks[key]),
+                    _hashed_branches(arms, tasks),
+                    _wide(len(last)),
+                    *last,
+                )
+            )
+        case "wait", (event, *_):
+            return _wide_text(event)
+        case "child", (workflow, body):
+            return _wide_text(workflow) + _hashed_block(body, tasks)
+        case _:  # a delay: all there is to it may be tuned
+            return b""
+
+
+def _hashed_branches(branches: Sequence[tuple[str, Any]], tasks: list[str]) -> bytes:
+    out = _wide(len(branches))
+    for name, body in branches:
+        out += _wide_text(name) + _hashed_block(body, tasks)
+    return out
