@@ -35,6 +35,7 @@ from typing import Any, Self
 
 from ._core import Claim, Claimant, Run
 from ._duration import Duration, parse_duration
+from ._errors import SnapshotFormatError
 from ._invoke import Invoker, default_processes
 from ._leases import keep_leases
 from ._policy import check_name, whole_number
@@ -395,6 +396,20 @@ class _Engine:
     async def _drive(self, run: Run) -> None:
         try:
             driven = await self._runner.drive(run)
+        except SnapshotFormatError as error:
+            # Damaged in a way that only its commit met; given back, it would come again for ever.
+            _log.error(
+                "worker %s: instance %r is set aside: %s",
+                self._worker.worker_id,
+                run.instance_id,
+                error,
+            )
+            try:
+                await self._backend.commit((run.set_aside(str(error)),))
+            except Exception:
+                await self._leave(run.instance_id, run.fence)
+                raise
+            return
         except Exception:
             await self._leave(run.instance_id, run.fence)
             raise

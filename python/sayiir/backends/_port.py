@@ -2,7 +2,9 @@
 
 A `Landing` is the end of a storage thread's port on one event loop. A call is handed over with a
 number and comes back as a future; the loop wakes once for a whole batch of answers and resolves all
-their futures in one go. It does not know what the calls mean.
+their futures in one go. What those who waited for them call next goes out in one go too, when the
+last of them has been resumed: so instances that move together keep sharing their transactions. It
+does not know what the calls mean.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from weakref import ref
 from sayiir._core import Port
 
 if TYPE_CHECKING:
+    from sayiir._core import SqliteStore
+
     from ._hub import Listener
 
 __all__ = ["Landing"]
@@ -27,10 +31,11 @@ class Landing:
     It does not hold the loop, which holds it as long as it is open.
     """
 
-    __slots__ = ("__weakref__", "_early", "_loop", "_waiting", "listeners", "port")
+    __slots__ = ("__weakref__", "_early", "_loop", "_store", "_waiting", "listeners", "port")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, store: SqliteStore) -> None:
         self.port = Port()
+        self._store = store
         self.listeners: tuple[Listener, ...] = ()
         """Who on this loop wants to hear of other processes."""
         self._waiting: dict[int, asyncio.Future[Any]] = {}
@@ -71,6 +76,10 @@ class Landing:
             elif not future.done():
                 # Else whoever asked was cancelled; what was asked is done all the same.
                 _resolve(future, answer, failure)
+        loop = self._loop()
+        if loop is not None:
+            # Behind everybody who was just resumed.
+            loop.call_soon(self._store.flush, self.port)
 
     def retire(self) -> None:
         """Take the last answers in and leave the loop, from any thread."""

@@ -175,7 +175,7 @@ class SqliteBackend:
         landing = self._landings.get(loop)
         if landing is None:
             with self._lock:
-                landing = self._landings[loop] = Landing(loop)
+                landing = self._landings[loop] = Landing(loop, self.store)
         self._last = (ref(loop), landing)
         return landing
 

@@ -103,6 +103,9 @@ struct Answer {
     cancel: bool,
 }
 
+/// Number, name and payload of an event, from Python.
+type GivenEvent = (u64, String, Vec<u8>);
+
 /// A storage thread, and where its answers arrive.
 struct Away {
     store: Arc<sayiir_store::SqliteStore>,
@@ -590,7 +593,7 @@ impl Run {
         lost: bool,
         cancel: bool,
         pause: bool,
-        events: Vec<(u64, String, Vec<u8>)>,
+        events: Vec<GivenEvent>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let run = slf.get();
         let mut news = sayiir_store::News {
@@ -706,7 +709,7 @@ impl Run {
     fn committed<'py>(
         slf: &Bound<'py, Self>,
         kind: &str,
-        events: Vec<(u64, String, Vec<u8>)>,
+        events: Vec<GivenEvent>,
         now: f64,
     ) -> PyResult<Bound<'py, PyAny>> {
         let reply = match kind {
@@ -739,7 +742,7 @@ impl Run {
     #[pyo3(signature = (reply, now))]
     fn replied<'py>(
         slf: &Bound<'py, Self>,
-        reply: Option<(String, Vec<(u64, String, Vec<u8>)>)>,
+        reply: Option<(String, Vec<GivenEvent>)>,
         now: f64,
     ) -> PyResult<Bound<'py, PyAny>> {
         let Some((kind, events)) = reply else {
@@ -750,6 +753,23 @@ impl Run {
             return Self::give(slf, answer, now);
         };
         Self::committed(slf, &kind, events, now)
+    }
+
+    /// The commit that ends the instance as failed because what is stored of it is damaged.
+    fn set_aside(&self, reason: &str) -> Commit {
+        let stored = sayiir_core::advance::Stored {
+            cursor: None,
+            cells: Vec::new(),
+            next_seq: self.lock().machine.next_seq(),
+            next_strand: 1,
+        };
+        let reason = sayiir_core::Error::format(reason);
+        Commit {
+            slot: self.slot,
+            id: Arc::clone(&self.id),
+            fence: self.fence,
+            inner: Arc::new(Machine::set_aside(&stored, &reason)),
+        }
     }
 
     /// The sealed output, when the instance completed here.

@@ -96,9 +96,11 @@ impl Port {
     }
 
     /// All that has arrived, as `(number, answer, None)` or `(number, None, exception)`; a hint of
-    /// another process is `(0, (kind, instance id), None)`.
+    /// another process is `(0, (kind, instance id), None)`. Calls are then gathered until the store's
+    /// `flush`.
     fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let arrivals = PyList::empty(py);
+        self.inner.gather(true);
         for arrival in self.inner.drain() {
             match arrival {
                 Arrival::Answer(ticket, Ok(answer)) => match answer_to_py(py, answer) {
@@ -190,6 +192,12 @@ impl SqliteStore {
     /// Whether hints of other processes should arrive at a port.
     fn listen(&self, port: &Port, wanted: bool) {
         self.inner.listen(&port.inner, wanted);
+    }
+
+    /// What was called since the port was drained goes out in one go; to be called after `drain`, when
+    /// the loop has dealt with what it took.
+    fn flush(&self, port: &Port) {
+        self.inner.flush(&port.inner);
     }
 
     /// Whether somebody waits for the end of an instance.

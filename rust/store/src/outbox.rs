@@ -37,14 +37,15 @@ impl<T> Outbox<T> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a job; gives it back when the box is closed.
-    pub fn push(&self, job: T) -> Result<(), T> {
+    /// Adds a job; gives it back when the box is closed. Quietly: the thread is not woken, because
+    /// more is coming, and a `nudge` after it.
+    pub fn push(&self, job: T, quietly: bool) -> Result<(), T> {
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(job);
         }
         waiting.jobs.push(job);
-        if waiting.jobs.len() == 1 {
+        if !quietly {
             self.filled.notify_one();
         }
         Ok(())
@@ -72,10 +73,17 @@ impl<T> Outbox<T> {
         (!into.is_empty() || !waiting.closed).then_some(())
     }
 
-    /// Wakes the thread though there is no job.
+    /// Wakes the thread, whether there is a job or only something to look at.
     pub fn nudge(&self) {
         let _waiting = self.lock();
         self.filled.notify_one();
+    }
+
+    /// Wakes the thread if there is a job.
+    pub fn flush(&self) {
+        if !self.lock().jobs.is_empty() {
+            self.filled.notify_one();
+        }
     }
 
     /// Takes no more jobs; what is in it is still done.
@@ -93,9 +101,9 @@ mod tests {
     fn a_closed_box_gives_what_it_holds_and_no_more() {
         let outbox = Outbox::default();
         let mut jobs = Vec::new();
-        assert_eq!(outbox.push(1), Ok(()));
+        assert_eq!(outbox.push(1, false), Ok(()));
         outbox.close();
-        assert_eq!(outbox.push(2), Err(2));
+        assert_eq!(outbox.push(2, true), Err(2));
         assert_eq!(outbox.take(&mut jobs, None), Some(()));
         assert_eq!(jobs, [1]);
         jobs.clear();

@@ -42,6 +42,8 @@ pub struct Port {
     /// Whether hints of other processes are wanted here.
     pub listening: AtomicBool,
     tickets: AtomicU64,
+    /// Whether the loop is at the answers it just took, so that its next calls come in one go.
+    gathering: AtomicBool,
 }
 
 impl Port {
@@ -59,6 +61,7 @@ impl Port {
             ear,
             listening: AtomicBool::new(false),
             tickets: AtomicU64::new(1),
+            gathering: AtomicBool::new(false),
         })
     }
 
@@ -84,6 +87,16 @@ impl Port {
             // A full socket has been rung already.
             let _ = (&self.bell).write(&[1]);
         }
+    }
+
+    /// Calls made from now on are in no hurry, until this is taken back and the store flushed.
+    pub fn gather(&self, on: bool) {
+        self.gathering.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether calls are gathered.
+    pub fn is_gathering(&self) -> bool {
+        self.gathering.load(Ordering::Relaxed)
     }
 
     /// Takes everything that has arrived.

@@ -18,13 +18,18 @@ CREATE TABLE definitions (
     created_us INTEGER NOT NULL
 ) STRICT;
 
--- Living workers; a row goes when its worker stops, or was not renewed in time.
+-- Living workers; a row goes when its worker stops, or was not renewed in time. A lease that is about
+-- to run out is first suspected and taken back a third of its length later, so that a worker that had
+-- to wait for the lock like everybody else can renew it before anybody takes it.
 CREATE TABLE workers (
     worker     INTEGER PRIMARY KEY,
     name       TEXT    NOT NULL UNIQUE,
-    expires_us INTEGER NOT NULL
+    lease_us   INTEGER NOT NULL,
+    expires_us INTEGER NOT NULL,
+    suspect_us INTEGER,             -- since when
+    look_us    INTEGER NOT NULL     -- when to suspect it, or to take it back
 ) STRICT;
-CREATE INDEX workers_by_expiry ON workers (expires_us);
+CREATE INDEX workers_by_look ON workers (look_us);
 
 CREATE TABLE instances (
     instance    INTEGER PRIMARY KEY,
@@ -38,6 +43,7 @@ CREATE TABLE instances (
     fence       INTEGER NOT NULL,
     holder      INTEGER REFERENCES workers,
     alert       INTEGER,            -- grows while held, with every request or event for the holder
+    events      INTEGER NOT NULL DEFAULT 0, -- 1 when an event ever came for it
     created_us  INTEGER NOT NULL,
     updated_us  INTEGER NOT NULL,
     ended_us    INTEGER,

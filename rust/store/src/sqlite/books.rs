@@ -22,6 +22,8 @@ use crate::contract::{AGEING_US, Hash, Status, StoreError, StoreResult};
 
 /// A step row's history is deleted in pieces of this many.
 pub(super) const SWEEP_STEPS: i64 = 1_000;
+/// Busy writers sweep this often, µs.
+const SWEEP_PAUSE_US: i64 = 10_000;
 /// So many ended instances, pieces of garbage or early events go with one transaction.
 const SWEEP_ROWS: i64 = 64;
 
@@ -37,7 +39,7 @@ struct Counters {
 struct Now {
     counters: Option<Counters>,
     counters_changed: bool,
-    earliest_expiry_us: Option<i64>,
+    earliest_look_us: Option<i64>,
     /// Definitions that this transaction wrote; they are known for good once it is committed.
     definitions: Vec<(Hash, i64)>,
 }
@@ -52,7 +54,9 @@ pub struct Books {
     definitions: RefCell<HashMap<Hash, i64>>,
     /// Instances that ended with this transaction, for whoever keeps caches.
     pub(super) ended: RefCell<Vec<Arc<str>>>,
+    swept_us: Cell<i64>,
     busy: Cell<bool>,
+    reads_only: bool,
 }
 
 /// What decides how a free instance goes on.
@@ -100,17 +104,21 @@ impl Asked {
 
 /// How an instance ends.
 pub(super) struct End<'a> {
+    pub definition: i64,
     pub status: Status,
     pub fence: u64,
-    pub result_seq: Option<u32>,
+    pub result_seq: Option<i64>,
     pub result: Option<&'a [u8]>,
-    pub next_seq: u32,
-    pub next_strand: u32,
+    pub next_seq: i64,
+    pub next_strand: i64,
     pub steps: usize,
+    /// Whether there may be rows of its cells, and of events for it.
+    pub cells: bool,
+    pub events: bool,
 }
 
 impl Books {
-    pub fn new(conn: Connection, path: &str, settings: Settings) -> Self {
+    pub fn new(conn: Connection, path: &str, settings: Settings, reads_only: bool) -> Self {
         conn.set_prepared_statement_cache_capacity(256);
         Self {
             conn,
@@ -120,7 +128,9 @@ impl Books {
             now: RefCell::default(),
             definitions: RefCell::default(),
             ended: RefCell::default(),
+            swept_us: Cell::new(i64::MIN),
             busy: Cell::new(false),
+            reads_only,
         }
     }
 
@@ -297,32 +307,62 @@ impl Books {
 
     // Leases.
 
-    /// When the first lease runs out.
-    pub(super) fn earliest_expiry_us(&self) -> StoreResult<i64> {
-        if let Some(known) = self.now.borrow().earliest_expiry_us {
+    /// When the first lease should be looked at.
+    pub(super) fn earliest_look_us(&self) -> StoreResult<i64> {
+        if let Some(known) = self.now.borrow().earliest_look_us {
             return Ok(known);
         }
         let earliest = self
             .one(&sql::EARLIEST, [], |row| row.get::<_, Option<i64>>(0))?
             .flatten()
             .unwrap_or(i64::MAX);
-        self.now.borrow_mut().earliest_expiry_us = Some(earliest);
+        self.now.borrow_mut().earliest_look_us = Some(earliest);
         Ok(earliest)
     }
 
     /// A lease was begun, prolonged or ended.
     pub(super) fn leases_changed(&self) {
-        self.now.borrow_mut().earliest_expiry_us = None;
+        self.now.borrow_mut().earliest_look_us = None;
+    }
+
+    /// When a lease that was just given or prolonged has to be looked at: early enough for it to be
+    /// taken back when it runs out. Where time stands with the caller, nobody is late by accident.
+    pub(super) fn look_us(&self, expires_us: i64, lease_us: i64) -> i64 {
+        if self.settings.own_clock {
+            expires_us - lease_us / 3
+        } else {
+            expires_us
+        }
     }
 
     /// Takes leases back from workers that were not renewed in time.
+    ///
+    /// A worker whose renewal is overdue is suspected first. It may only have waited for the lock, as
+    /// whoever looks has not: so it has a third of its lease to come forward.
     pub(super) fn expire(&self, now_us: i64) -> StoreResult<()> {
-        if self.earliest_expiry_us()? > now_us {
+        // The read lane only comes here when there is nothing to do.
+        if self.reads_only || self.earliest_look_us()? > now_us {
             return Ok(());
         }
-        for worker in self.all(&sql::EXPIRED, [now_us], |row| row.get(0))? {
-            self.drop_worker(worker, now_us)?;
+        if !self.settings.own_clock {
+            for worker in self.all(&sql::RUN_OUT, [now_us], |row| row.get(0))? {
+                self.drop_worker(worker, now_us)?;
+            }
+            return Ok(());
         }
+        type Due = (i64, i64, i64, Option<i64>);
+        let due: Vec<Due> = self.all(&sql::DUE, [now_us], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?;
+        for (worker, lease_us, expires_us, suspect_us) in due {
+            if suspect_us.is_some() && expires_us <= now_us {
+                self.drop_worker(worker, now_us)?;
+            } else {
+                let look_us = expires_us.max(now_us.saturating_add(lease_us / 3));
+                self.run(&sql::SUSPECT, [worker, now_us, look_us])?;
+            }
+        }
+        self.leases_changed();
         Ok(())
     }
 
@@ -375,8 +415,9 @@ impl Books {
         };
         let fence = self.next_fence()?;
         if cancel {
-            let (next_seq, next_strand) = self.numbers(control.instance)?;
+            let (definition, next_seq, next_strand) = self.numbers(control.instance)?;
             let end = End {
+                definition,
                 status: Status::Cancelled,
                 fence,
                 result_seq: None,
@@ -384,6 +425,8 @@ impl Books {
                 next_seq,
                 next_strand,
                 steps: 0,
+                cells: true,
+                events: true,
             };
             self.finish(control.instance, &control.id, &end, now_us)?;
         } else {
@@ -427,9 +470,10 @@ impl Books {
         Ok(false)
     }
 
-    pub(super) fn numbers(&self, instance: i64) -> StoreResult<(u32, u32)> {
+    /// Definition, and next free numbers.
+    fn numbers(&self, instance: i64) -> StoreResult<(i64, i64, i64)> {
         let found = self.one(&sql::NUMBERS, [instance], |row| {
-            Ok((row.get(0)?, row.get(1)?))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?;
         Ok(found.unwrap_or_default())
     }
@@ -443,13 +487,16 @@ impl Books {
         now_us: i64,
     ) -> StoreResult<()> {
         let asked = (end.status == Status::Cancelled).then_some(Asked::Cancelled as u8);
-        let check = seal::position(
+        let check = seal::Position {
             instance,
-            end.next_seq,
-            end.next_strand,
-            None,
-            end.result_seq,
-        );
+            id,
+            definition: end.definition,
+            next_seq: end.next_seq,
+            next_strand: end.next_strand,
+            cells_from: None,
+            result_seq: end.result_seq,
+        }
+        .seal();
         let params: [&dyn ToSql; 11] = [
             &instance,
             &(end.status as u8),
@@ -464,8 +511,12 @@ impl Books {
             &check,
         ];
         self.run(&sql::FINISH, params)?;
-        self.run(&sql::DELETE_CELLS, [instance])?;
-        self.run(&sql::DELETE_EVENTS, [id])?;
+        if end.cells {
+            self.run(&sql::DELETE_CELLS, [instance])?;
+        }
+        if end.events {
+            self.run(&sql::DELETE_EVENTS, [id])?;
+        }
         self.ended.borrow_mut().push(Arc::clone(id));
         Ok(())
     }
@@ -486,6 +537,25 @@ impl Books {
     fn sweep_steps(&self, instance: i64) -> StoreResult<bool> {
         let gone = self.run(&sql::GARBAGE_STEPS, [instance, SWEEP_STEPS])?;
         Ok((gone as i64) < SWEEP_STEPS)
+    }
+
+    /// Frees instances whose holder is no worker that is known: a row was damaged, since the two go
+    /// together.
+    pub fn free_orphans(&self, now_us: i64) -> StoreResult<()> {
+        for instance in self.all(&sql::ORPHANS, [], |row| row.get::<_, i64>(0))? {
+            self.let_go(instance, now_us)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Books::sweep`], but not with every one of many transactions in a row.
+    pub fn sweep_sometimes(&self, now_us: i64) -> StoreResult<()> {
+        let since = now_us.saturating_sub(self.swept_us.get());
+        if (0..SWEEP_PAUSE_US).contains(&since) {
+            return Ok(());
+        }
+        self.swept_us.set(now_us);
+        self.sweep(now_us).map(drop)
     }
 
     /// Removes a little of what is no longer kept. Every piece is a transaction's worth, and a crash

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::Row;
 use rusqlite::types::ToSql;
 use sayiir_core::event::Event;
-use sayiir_core::policy::covers;
+use sayiir_core::policy::{Tags, covers};
 use sayiir_core::state::{Commit, NO_CELLS, Next, Outcome, Parked, Reply, StepRow};
 
 use super::books::{Asked, Control, End, bytes, priority_us, read_list, status, write_list};
@@ -22,7 +22,7 @@ pub(super) struct FullRow {
     row: InstanceRow,
     sealed: bool,
     result: Option<Bytes>,
-    result_seq: Option<u32>,
+    result_seq: Option<i64>,
 }
 
 fn hash_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Hash> {
@@ -39,22 +39,34 @@ pub(super) fn full_row(row: &Row<'_>) -> rusqlite::Result<FullRow> {
         Status::Waiting | Status::AwaitingSignal | Status::Paused
     );
     let updated_us = row.get(6)?;
-    let result_seq = row.get(23)?;
-    let check = seal::position(
+    let id: Arc<str> = row.get(1)?;
+    let result_seq: Option<i64> = row.get(23)?;
+    let check = seal::Position {
         instance,
-        row.get(20)?,
-        row.get(21)?,
-        row.get(22)?,
+        id: &id,
+        definition: row.get(26)?,
+        next_seq: row.get(20)?,
+        next_strand: row.get(21)?,
+        cells_from: row.get(22)?,
         result_seq,
-    );
+    }
+    .seal();
+    let number: i64 = row.get(4)?;
+    let steps: i64 = row.get(19)?;
+    let priority: i64 = row.get(16)?;
+    let fits = (0..=6).contains(&number)
+        && (number == Status::Cancelled as i64) == (asked == Some(Asked::Cancelled))
+        && (number == Status::Paused as i64) == (asked == Some(Asked::Paused))
+        && steps >= 0
+        && (1..=5).contains(&priority);
     let parked = |value: Option<Arc<str>>| value.filter(|_| shows_parking);
     Ok(FullRow {
         instance,
-        sealed: check == row.get::<_, i64>(24)?,
+        sealed: fits && check == row.get::<_, i64>(24)?,
         result: bytes(row, 25)?,
         result_seq,
         row: InstanceRow {
-            id: row.get(1)?,
+            id,
             workflow: row.get(2)?,
             hash: hash_of(row, 3)?,
             status: now,
@@ -70,10 +82,13 @@ pub(super) fn full_row(row: &Row<'_>) -> rusqlite::Result<FullRow> {
             by: text(14)?.filter(|_| asked.is_some()),
             output: None,
             error: None,
-            needs: (read_list(row.get_ref(15)?.as_str()?), row.get(16)?),
+            needs: (
+                read_list(row.get_ref(15)?.as_str()?),
+                u8::try_from(priority).unwrap_or(u8::MAX),
+            ),
             worker: text(17)?,
             fence: row.get::<_, i64>(18)? as u64,
-            steps: row.get(19)?,
+            steps: u32::try_from(steps).unwrap_or(u32::MAX),
         },
     })
 }
@@ -82,7 +97,8 @@ impl FullRow {
     /// The row, or what is wrong with it.
     pub(super) fn checked(mut self, trouble: &Trouble) -> StoreResult<InstanceRow> {
         let id = &self.row.id;
-        let lost = self.result_seq.is_some() && self.result.is_none();
+        let has_result = matches!(self.row.status, Status::Completed | Status::Failed);
+        let lost = (has_result || self.result_seq.is_some()) && self.result.is_none();
         if !self.sealed || lost {
             return Err(StoreError::Format(trouble.say(&format!(
                 "the row of instance '{id}' ({}) is damaged; restore a copy of the file, or delete the instance",
@@ -120,6 +136,39 @@ fn step_of(instance: i64, row: &Row<'_>) -> rusqlite::Result<(HistoryRow, bool)>
     let sealed = seal::step(instance, &step) == row.get::<_, i64>(10)?;
     let worker = row.get(9)?;
     Ok((HistoryRow { step, worker }, sealed))
+}
+
+/// What a claim reads of its row, if the row's check holds.
+struct ClaimView {
+    cursor: Option<Bytes>,
+    next_seq: u32,
+    next_strand: u32,
+    cells_from: Option<u32>,
+    needs: (Tags, u8),
+    has_events: bool,
+}
+
+fn claim_view(instance: i64, id: &str, row: &Row<'_>) -> rusqlite::Result<Option<ClaimView>> {
+    let position = seal::Position {
+        instance,
+        id,
+        definition: row.get(10)?,
+        next_seq: row.get(3)?,
+        next_strand: row.get(4)?,
+        cells_from: row.get(5)?,
+        result_seq: None,
+    };
+    if position.seal() != row.get::<_, i64>(8)? {
+        return Ok(None);
+    }
+    Ok(Some(ClaimView {
+        cursor: bytes(row, 2)?,
+        next_seq: row.get(3)?,
+        next_strand: row.get(4)?,
+        cells_from: row.get(5)?,
+        needs: (read_list(row.get_ref(6)?.as_str()?), row.get(7)?),
+        has_events: row.get(9)?,
+    }))
 }
 
 impl Books {
@@ -207,7 +256,16 @@ impl Books {
         let (tags, priority) = &new.needs;
         let tags = write_list(tags);
         let order = now_us.max(start_at.unwrap_or(0)) + priority_us(*priority);
-        let check = seal::position(instance, 0, 1, None, None);
+        let check = seal::Position {
+            instance,
+            id: &new.id,
+            definition,
+            next_seq: 0,
+            next_strand: 1,
+            cells_from: None,
+            result_seq: None,
+        }
+        .seal();
         let params: [&dyn ToSql; 10] = [
             &instance,
             &&*new.id,
@@ -223,8 +281,14 @@ impl Books {
         self.run(&sql::CREATE, params)?;
         let params: [&dyn ToSql; 3] = [&instance, &&new.input[..], &seal::input(instance)];
         self.run(&sql::INPUT_NEW, params)?;
-        self.forget_early(&new.id, now_us)?;
-        self.run(&sql::EVENTS_ADOPT, [&new.id])?;
+        if self
+            .one(&sql::EVENTS_EARLY, [&new.id], |_| Ok(()))?
+            .is_some()
+        {
+            self.forget_early(&new.id, now_us)?;
+            self.run(&sql::EVENTS_ADOPT, [&new.id])?;
+            self.run(&sql::HAS_EVENTS, [instance])?;
+        }
         Ok(())
     }
 
@@ -240,7 +304,12 @@ impl Books {
     /// The worker's row, made or prolonged.
     fn lease_worker(&self, claimant: &Claimant, now_us: i64) -> StoreResult<i64> {
         let expires = now_us.saturating_add(claimant.lease_us);
-        let params: [&dyn ToSql; 2] = [&&*claimant.worker, &expires];
+        let params: [&dyn ToSql; 4] = [
+            &&*claimant.worker,
+            &claimant.lease_us,
+            &expires,
+            &self.look_us(expires, claimant.lease_us),
+        ];
         self.leases_changed();
         let worker = self.one(&sql::WORKER_LEASE, params, |row| row.get(0))?;
         Ok(worker.unwrap_or_default())
@@ -248,20 +317,13 @@ impl Books {
 
     fn lease(&self, instance: i64, worker: i64) -> StoreResult<Option<Claim>> {
         let view = self.one(&sql::CLAIM_VIEW, [instance], |row| {
-            let numbers: (u32, u32, Option<u32>) = (row.get(3)?, row.get(4)?, row.get(5)?);
-            let check = seal::position(instance, numbers.0, numbers.1, numbers.2, None);
-            let sealed = check == row.get::<_, i64>(8)?;
-            Ok((
-                row.get::<_, Arc<str>>(0)?,
-                hash_of(row, 1)?,
-                bytes(row, 2)?,
-                numbers,
-                (read_list(row.get_ref(6)?.as_str()?), row.get::<_, u8>(7)?),
-                sealed,
-            ))
+            let id: Arc<str> = row.get(0)?;
+            let hash = hash_of(row, 1)?;
+            // Whatever else is wrong with the row is the damage of this instance alone.
+            let rest = claim_view(instance, &id, row);
+            Ok((id, hash, rest))
         })?;
-        let Some((id, hash, cursor, (next_seq, next_strand, cells_from), needs, sealed)) = view
-        else {
+        let Some((id, hash, rest)) = view else {
             return Ok(None);
         };
         let fence = self.next_fence()?;
@@ -272,29 +334,45 @@ impl Books {
             fence,
             hash,
             stored: sayiir_core::advance::Stored {
-                cursor,
+                cursor: None,
                 cells: Vec::new(),
-                next_seq,
-                next_strand,
+                next_seq: 0,
+                next_strand: 1,
             },
-            needs,
+            needs: (Arc::new([]), sayiir_core::policy::DEFAULT_PRIORITY),
             carried: None,
-            damage: (!sealed).then(|| "its position does not fit its row".to_owned()),
+            damage: None,
         };
-        if claim.damage.is_none()
-            && let Err(error) = self.load(instance, cells_from, &mut claim)
-        {
-            let StoreError::Format(text) = error else {
-                return Err(error);
-            };
+        let loaded = match rest.unwrap_or_default() {
+            Some(view) => {
+                claim.stored.cursor = view.cursor;
+                claim.stored.next_seq = view.next_seq;
+                claim.stored.next_strand = view.next_strand;
+                claim.needs = view.needs;
+                self.load(instance, view.cells_from, view.has_events, &mut claim)
+            }
+            None => Err(StoreError::Format(
+                self.trouble
+                    .say("the position of this instance does not fit its row"),
+            )),
+        };
+        match loaded {
+            Ok(()) => {}
             // One instance is damaged, not the file: its holder sets it aside.
-            claim.damage = Some(text);
+            Err(StoreError::Format(text)) => claim.damage = Some(text),
+            Err(error) => return Err(error),
         }
         Ok(Some(claim))
     }
 
     /// Reads what the holder of a claim needs before it goes on.
-    fn load(&self, instance: i64, cells_from: Option<u32>, claim: &mut Claim) -> StoreResult<()> {
+    fn load(
+        &self,
+        instance: i64,
+        cells_from: Option<u32>,
+        has_events: bool,
+        claim: &mut Claim,
+    ) -> StoreResult<()> {
         let damaged = |what: &str| Err(StoreError::Format(self.trouble.say(what)));
         if let Some(from) = cells_from {
             let params: [&dyn ToSql; 2] = [&instance, &from];
@@ -320,13 +398,17 @@ impl Books {
             rows.extend(self.read_step(instance, &claim.id, seq)?);
         }
         let params: [&dyn ToSql; 2] = [&&*claim.id, &(CARRIED_EVENTS + 1)];
-        let events = self.all(&sql::BUFFERED, params, |row| {
-            Ok(Event {
-                seq: row.get::<_, i64>(0)? as u64,
-                name: row.get(1)?,
-                payload: bytes(row, 2)?.unwrap_or_default(),
-            })
-        })?;
+        let events = if !has_events {
+            Vec::new()
+        } else {
+            self.all(&sql::BUFFERED, params, |row| {
+                Ok(Event {
+                    seq: row.get::<_, i64>(0)? as u64,
+                    name: row.get(1)?,
+                    payload: bytes(row, 2)?.unwrap_or_default(),
+                })
+            })?
+        };
         if events.len() as i64 <= CARRIED_EVENTS {
             claim.carried = Some(Box::new(crate::contract::Carried {
                 input,
@@ -456,7 +538,7 @@ impl Books {
         instance: i64,
         id: &str,
         worker: &str,
-        before: Option<u32>,
+        before: Option<i64>,
         commit: &Commit,
     ) -> StoreResult<()> {
         for row in &commit.steps {
@@ -486,7 +568,7 @@ impl Books {
             self.run(&sql::CELL_PUT, params)?;
         }
         if let Some(before) = before
-            && commit.cells_from > before
+            && i64::from(commit.cells_from) > before
         {
             // No later holder can refer to the ones below any more.
             self.run(&sql::CELLS_DROP, [instance, i64::from(commit.cells_from)])?;
@@ -500,15 +582,24 @@ impl Books {
         Ok(())
     }
 
-    fn write_position(&self, instance: i64, commit: &Commit, now_us: i64) -> StoreResult<()> {
+    fn write_position(
+        &self,
+        (instance, definition): (i64, i64),
+        id: &str,
+        commit: &Commit,
+        now_us: i64,
+    ) -> StoreResult<()> {
         let cells_from = (commit.cells_from != NO_CELLS).then_some(commit.cells_from);
-        let check = seal::position(
+        let check = seal::Position {
             instance,
-            commit.next_seq,
-            commit.next_strand,
-            cells_from,
-            None,
-        );
+            id,
+            definition,
+            next_seq: i64::from(commit.next_seq),
+            next_strand: i64::from(commit.next_strand),
+            cells_from: cells_from.map(i64::from),
+            result_seq: None,
+        }
+        .seal();
         let params: [&dyn ToSql; 8] = [
             &instance,
             &commit.cursor.as_deref(),
@@ -528,14 +619,15 @@ impl Books {
         Ok(())
     }
 
-    /// Ends an instance with its last checkpoint; `false` when this one is not the last. A result that
+    /// Ends an instance with its last checkpoint, which may leave cells and events over; `false` when this one is not the last. A result that
     /// a step row holds is not stored twice.
     fn end(
         &self,
-        instance: i64,
+        (instance, definition): (i64, i64),
         id: &Arc<str>,
         fence: u64,
         commit: &Commit,
+        leftovers: (bool, bool),
         now_us: i64,
     ) -> StoreResult<bool> {
         let (status, result) = match &commit.next {
@@ -549,13 +641,16 @@ impl Books {
             .rev()
             .find(|row| row.output.as_ref().or(row.error.as_ref()) == Some(result));
         let end = End {
+            definition,
             status,
             fence,
-            result_seq: same.map(|row| row.seq),
+            result_seq: same.map(|row| i64::from(row.seq)),
             result: same.is_none().then_some(&result[..]),
-            next_seq: commit.next_seq,
-            next_strand: commit.next_strand,
+            next_seq: i64::from(commit.next_seq),
+            next_strand: i64::from(commit.next_strand),
             steps: commit.steps.len(),
+            cells: leftovers.0,
+            events: leftovers.1,
         };
         self.finish(instance, id, &end, now_us)?;
         Ok(true)
@@ -584,19 +679,23 @@ impl Books {
                 row.get::<_, i64>(1)? as u64,
                 row.get::<_, Arc<str>>(2)?,
                 Asked::read(row.get(3)?),
-                row.get::<_, Option<u32>>(4)?,
+                row.get::<_, Option<i64>>(4)?,
+                row.get::<_, i64>(5)? != 0,
+                row.get::<_, i64>(6)?,
             ))
         })?;
-        let Some((_, worker, asked, before)) = view.filter(|(current, ..)| *current == fence)
+        let Some((_, worker, asked, before, has_events, definition)) =
+            view.filter(|(current, ..)| *current == fence)
         else {
             return Ok(Reply::LeaseLost);
         };
         let pending = Asked::pending(asked);
         self.write_facts(instance, id, &worker, before, commit)?;
-        if self.end(instance, id, fence, commit, now_us)? {
+        let leftovers = (before.is_some() || !commit.cells.is_empty(), has_events);
+        if self.end((instance, definition), id, fence, commit, leftovers, now_us)? {
             return Ok(Reply::Ok);
         }
-        self.write_position(instance, commit, now_us)?;
+        self.write_position((instance, definition), id, commit, now_us)?;
         match &commit.next {
             Next::Park(parked) => {
                 if pending.is_none() {
@@ -739,7 +838,8 @@ impl Store for Books {
     fn renew(&self, worker: &str, lease_us: i64, now_us: i64) -> StoreResult<Vec<Arc<str>>> {
         self.expire(now_us)?;
         let expires = now_us.saturating_add(lease_us);
-        let params: [&dyn ToSql; 2] = [&worker, &expires];
+        let look = self.look_us(expires, lease_us);
+        let params: [&dyn ToSql; 4] = [&worker, &lease_us, &expires, &look];
         self.run(&sql::RENEW, params)?;
         self.leases_changed();
         Ok(self
@@ -835,6 +935,7 @@ impl Store for Books {
         let params: [&dyn ToSql; 6] = [&id, &name, &key, &&payload[..], &now_us, &early];
         self.run(&sql::EVENT_NEW, params)?;
         if let Some(control) = control {
+            self.run(&sql::HAS_EVENTS, [control.instance])?;
             if control.held {
                 self.run(&sql::ALERT, [control.instance])?;
             } else if control.status == Status::AwaitingSignal {

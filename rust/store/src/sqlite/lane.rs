@@ -5,8 +5,8 @@
 //! whatever gathered while the batch before it was written. When the database is in trouble the batch
 //! is undone and its calls are made again one by one, so that one damaged instance fails one call.
 //!
-//! Between batches the write lane keeps leases alive, notices what other processes did, and removes
-//! what is no longer kept. It holds Rust data only, and waits for nobody but the disk and the lock.
+//! The write lane also keeps leases alive, notices what other processes did, and removes what is no
+//! longer kept. It holds Rust data only, and waits for nobody but the disk and the lock.
 //!
 //! The read lane answers what changes nothing, beside the writer and from the last committed state. A
 //! lease that has run out must be taken back first, which only the writer can do, so then it passes
@@ -21,7 +21,7 @@ use super::books::Books;
 use super::statements as sql;
 use super::{Settings, Synchronous, schema};
 use crate::call::{Answer, Call};
-use crate::contract::{StoreError, StoreResult};
+use crate::contract::{Store as _, StoreError, StoreResult};
 use crate::keeper::wall_us;
 use crate::outbox::Outbox;
 use crate::port::{Arrival, Hint, Port};
@@ -33,10 +33,14 @@ const LOOK_IDLE: Duration = Duration::from_millis(4);
 const QUIET: Duration = Duration::from_secs(5);
 /// Looking takes no more than this part of the time.
 const LOOK_SHARE: u32 = 10;
+/// How soon a renewal that failed is tried again.
+const RENEW_AGAIN: Duration = Duration::from_millis(50);
 /// With `synchronous = NORMAL`, what was written is synced this often: the most a power cut takes.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How often an idle process removes what is no longer kept.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// The same when nothing is due by time.
+const SWEEP_SELDOM: Duration = Duration::from_secs(60);
 /// The most instances whose end is looked out for.
 const MOST_WATCHED: usize = 100_000;
 
@@ -44,7 +48,7 @@ const MOST_WATCHED: usize = 100_000;
 #[derive(Debug)]
 pub struct Job {
     pub ticket: u64,
-    pub port: Option<Arc<Port>>,
+    pub port: Arc<Port>,
     pub call: Call,
     /// The time it is made at; none: the machine's when it is performed.
     pub now_us: Option<i64>,
@@ -149,6 +153,30 @@ impl Shared {
         lock(&self.keeps).retain(|keep| *keep.worker != *worker);
     }
 
+    /// Workers whose leases should be renewed now, and how long they last.
+    fn renewals_due(&self) -> Vec<(Arc<str>, i64)> {
+        let now = Instant::now();
+        lock(&self.keeps)
+            .iter()
+            .filter(|keep| keep.next <= now)
+            .map(|keep| (Arc::clone(&keep.worker), keep.lease_us))
+            .collect()
+    }
+
+    /// They were, or could not be. A third of the lease is between two, so two may fail.
+    fn renewed(&self, workers: &[(Arc<str>, i64)], done: bool) {
+        if workers.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for keep in lock(&self.keeps).iter_mut() {
+            if workers.iter().any(|(worker, _)| *worker == keep.worker) {
+                let wait = Duration::from_micros((keep.lease_us / 3).max(1_000) as u64);
+                keep.next = now + if done { wait } else { wait.min(RENEW_AGAIN) };
+            }
+        }
+    }
+
     /// Somebody waits for the end of this instance.
     pub fn watch(&self, id: Arc<str>) {
         let mut watched = lock(&self.watched);
@@ -181,12 +209,7 @@ impl Shared {
         let mut batch: Vec<Arrival> = Vec::with_capacity(answers.len());
         let mut to: Option<Arc<Port>> = None;
         for (job, answer) in jobs.drain(..).zip(answers) {
-            let Some(port) = job.port else {
-                if let Ok(Answer::Ids(ids)) = answer {
-                    self.tell(ids.into_iter().map(|id| (Hint::News, id)).collect());
-                }
-                continue;
-            };
+            let port = job.port;
             if let Some(known) = to.as_ref().filter(|known| !Arc::ptr_eq(known, &port)) {
                 known.push(batch.drain(..));
             }
@@ -208,36 +231,55 @@ impl Shared {
     }
 }
 
-/// Performs jobs in one transaction; an error undoes all of them.
+/// Why a batch was undone.
+enum Undone {
+    /// The transaction could not begin; no call is to blame.
+    NotBegun(StoreError),
+    /// A call, or the end of the transaction, met trouble.
+    Failed(StoreError),
+}
+
+/// Performs jobs in one writing transaction; an error undoes all of them.
+///
+/// Leases are renewed first, and with the time after the wait for the lock.
 fn attempt(
     shared: &Shared,
     books: &Books,
     jobs: &[Job],
-    write: bool,
-) -> StoreResult<Vec<StoreResult<Answer>>> {
+) -> Result<Vec<StoreResult<Answer>>, Undone> {
+    begin(shared, books, true).map_err(Undone::NotBegun)?;
     let wall = wall_us();
+    let due = shared.renewals_due();
+    let mut told = Vec::new();
     let result = (|| {
-        begin(shared, books, write)?;
-        let mut answers = Vec::with_capacity(jobs.len());
-        let mut latest = i64::MIN;
-        for job in jobs {
-            let now_us = job.now_us.unwrap_or(wall);
-            latest = latest.max(now_us);
-            match job.call.perform(books, now_us) {
-                Err(error) if error.is_trouble() => return Err(error),
-                answer => answers.push(answer),
-            }
+        for (worker, lease_us) in &due {
+            told.extend(books.renew(worker, *lease_us, wall)?);
         }
-        if write {
-            books.sweep(latest)?;
-        }
+        let answers = perform(books, jobs, wall)?;
+        let latest = jobs.iter().filter_map(|job| job.now_us).max();
+        books.sweep_sometimes(latest.unwrap_or(wall))?;
         books.commit()?;
         Ok(answers)
     })();
     if result.is_err() {
         books.rollback();
     }
-    result
+    shared.renewed(&due, result.is_ok());
+    if result.is_ok() {
+        shared.tell(told.into_iter().map(|id| (Hint::News, id)).collect());
+    }
+    result.map_err(Undone::Failed)
+}
+
+fn perform(books: &Books, jobs: &[Job], wall: i64) -> StoreResult<Vec<StoreResult<Answer>>> {
+    let mut answers = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        match job.call.perform(books, job.now_us.unwrap_or(wall)) {
+            Err(error) if error.is_trouble() => return Err(error),
+            answer => answers.push(answer),
+        }
+    }
+    Ok(answers)
 }
 
 fn begin(shared: &Shared, books: &Books, write: bool) -> StoreResult<()> {
@@ -250,21 +292,20 @@ fn begin(shared: &Shared, books: &Books, write: bool) -> StoreResult<()> {
     }
 }
 
-/// As [`attempt`], and when that fails, each job alone.
+/// Makes one attempt with all jobs, and when a call meets trouble, one with each job alone.
 fn attempt_each(
-    shared: &Shared,
-    books: &Books,
     jobs: &[Job],
-    write: bool,
+    mut attempt: impl FnMut(&[Job]) -> Result<Vec<StoreResult<Answer>>, Undone>,
 ) -> Vec<StoreResult<Answer>> {
-    match attempt(shared, books, jobs, write) {
+    match attempt(jobs) {
         Ok(answers) => answers,
-        Err(error) if jobs.len() == 1 => vec![Err(error)],
-        Err(_) => jobs
+        Err(Undone::NotBegun(error)) => jobs.iter().map(|_| Err(error.clone())).collect(),
+        Err(Undone::Failed(error)) if jobs.len() == 1 => vec![Err(error)],
+        Err(Undone::Failed(_)) => jobs
             .iter()
-            .map(|job| {
-                attempt(shared, books, std::slice::from_ref(job), write)
-                    .and_then(|mut answers| answers.pop().unwrap_or(Ok(Answer::Nothing)))
+            .map(|job| match attempt(std::slice::from_ref(job)) {
+                Ok(mut answers) => answers.pop().unwrap_or(Ok(Answer::Nothing)),
+                Err(Undone::NotBegun(error) | Undone::Failed(error)) => Err(error),
             })
             .collect(),
     }
@@ -300,9 +341,8 @@ pub fn write_lane(shared: &Shared, books: &Books) {
     };
     let mut jobs = Vec::new();
     while shared.writer.take(&mut jobs, duties.wait(shared)).is_some() {
-        duties.renew(shared, &mut jobs);
-        if !jobs.is_empty() {
-            let answers = attempt_each(shared, books, &jobs, true);
+        if !jobs.is_empty() || !shared.renewals_due().is_empty() {
+            let answers = attempt_each(&jobs, |jobs| attempt(shared, books, jobs));
             shared.unwatch(&books.ended.borrow());
             shared.deliver(&mut jobs, answers);
             duties.active = Instant::now();
@@ -313,6 +353,13 @@ pub fn write_lane(shared: &Shared, books: &Books) {
         duties.sync(shared, books);
     }
     shared.refuse_all(&shared.writer);
+}
+
+fn sweep_every(settings: &Settings) -> Duration {
+    match settings.keep_completed_us {
+        Some(_) => SWEEP_EVERY,
+        None => SWEEP_SELDOM,
+    }
 }
 
 impl Duties {
@@ -336,32 +383,13 @@ impl Duties {
         }
         if self.more_to_sweep {
             sooner(now);
-        } else if shared.settings.keep_completed_us.is_some() && shared.settings.own_clock {
-            sooner(self.swept + SWEEP_EVERY);
+        } else if shared.settings.own_clock {
+            sooner(self.swept + sweep_every(&shared.settings));
         }
         if self.unsynced && shared.settings.synchronous == Synchronous::Normal {
             sooner(self.synced + SYNC_EVERY);
         }
         until.map(|at| at.saturating_duration_since(now))
-    }
-
-    /// Adds renewals that are due. A third of the lease is between two, so two may fail.
-    fn renew(&self, shared: &Shared, jobs: &mut Vec<Job>) {
-        let now = Instant::now();
-        for keep in lock(&shared.keeps).iter_mut() {
-            if keep.next <= now {
-                keep.next = now + Duration::from_micros((keep.lease_us / 3).max(1_000) as u64);
-                jobs.push(Job {
-                    ticket: 0,
-                    port: None,
-                    call: Call::Renew {
-                        worker: Arc::clone(&keep.worker),
-                        lease_us: keep.lease_us,
-                    },
-                    now_us: None,
-                });
-            }
-        }
     }
 
     /// Notices what other processes committed, and tells those who listen.
@@ -440,9 +468,7 @@ impl Duties {
     /// Removes what is no longer kept, a transaction's worth.
     fn sweep(&mut self, shared: &Shared, books: &Books) {
         let settings = &shared.settings;
-        let due = settings.keep_completed_us.is_some()
-            && settings.own_clock
-            && self.swept.elapsed() >= SWEEP_EVERY;
+        let due = settings.own_clock && self.swept.elapsed() >= sweep_every(settings);
         if !due && !self.more_to_sweep {
             return;
         }
@@ -453,6 +479,7 @@ impl Duties {
             return;
         }
         let result = begin(shared, books, true)
+            .and_then(|()| books.free_orphans(wall_us()))
             .and_then(|()| books.sweep(wall_us()))
             .and_then(|more| books.commit().map(|()| more));
         if result.is_err() {
@@ -476,33 +503,57 @@ impl Duties {
 /// Runs until the outbox is closed and empty.
 pub fn read_lane(shared: &Shared, books: &Books) {
     let mut jobs = Vec::new();
+    let mut late = Vec::new();
     while shared.reader.take(&mut jobs, None).is_some() {
         if jobs.is_empty() {
             continue;
         }
-        let wall = wall_us();
-        let earliest = books
-            .begin(false)
-            .and_then(|()| books.earliest_expiry_us())
-            .unwrap_or(i64::MAX);
-        books.rollback();
-        let mut here = Vec::with_capacity(jobs.len());
-        for job in jobs.drain(..) {
-            if job.now_us.unwrap_or(wall) < earliest {
-                here.push(job);
-            } else if let Err(job) = shared.writer.push(job) {
-                let mut late = vec![job];
-                shared.deliver(&mut late, vec![Err(shared.closed())]);
+        let answers = read(shared, books, &mut jobs, &mut late);
+        shared.deliver(&mut jobs, answers);
+        for job in late.drain(..) {
+            if let Err(job) = shared.writer.push(job, false) {
+                shared.deliver(&mut vec![job], vec![Err(shared.closed())]);
             }
         }
-        let answers = attempt_each(shared, books, &here, false);
-        shared.deliver(&mut here, answers);
     }
     shared.refuse_all(&shared.reader);
+}
+
+/// Answers jobs from one snapshot. Those for which a lease has run out there go to `late`.
+fn read(
+    shared: &Shared,
+    books: &Books,
+    jobs: &mut Vec<Job>,
+    late: &mut Vec<Job>,
+) -> Vec<StoreResult<Answer>> {
+    let wall = wall_us();
+    let begun = begin(shared, books, false).and_then(|()| books.earliest_look_us());
+    match begun {
+        Ok(earliest) => {
+            late.extend(jobs.extract_if(.., |job| job.now_us.unwrap_or(wall) >= earliest))
+        }
+        Err(error) => {
+            books.rollback();
+            return jobs.iter().map(|_| Err(error.clone())).collect();
+        }
+    }
+    let mut begun = true;
+    attempt_each(jobs, |jobs| {
+        // The snapshot serves the first attempt; after trouble each job gets a fresh one.
+        if !std::mem::take(&mut begun) {
+            begin(shared, books, false).map_err(Undone::NotBegun)?;
+        }
+        let result = perform(books, jobs, wall).and_then(|answers| {
+            books.commit()?;
+            Ok(answers)
+        });
+        books.rollback();
+        result.map_err(Undone::Failed)
+    })
 }
 
 /// Opens a connection for a lane.
 pub fn books(shared: &Shared, create: bool) -> StoreResult<Books> {
     let conn = schema::open(&shared.path, &shared.settings, create)?;
-    Ok(Books::new(conn, &shared.path, shared.settings))
+    Ok(Books::new(conn, &shared.path, shared.settings, !create))
 }

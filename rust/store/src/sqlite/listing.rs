@@ -1,11 +1,13 @@
 //! Listings, alerts and the state of the file: what is read over many instances.
 
 use rusqlite::types::ToSql;
+use sayiir_core::ErrorRecord;
+use sayiir_core::policy::DEFAULT_PRIORITY;
 
 use super::contract_impl::full_row;
 use super::statements::{self as sql, row_of};
 use super::*;
-use crate::contract::{Filter, Page, StoreResult};
+use crate::contract::{Filter, InstanceRow, Page, StoreError, StoreResult};
 
 /// A held instance whose holder has something to attend to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,15 +109,27 @@ impl Books {
             .map_err(|e| self.trouble.of_error(&e))?;
         let found: Vec<_> = prepared
             .query_map(rusqlite::params_from_iter(params.iter()), |row| {
-                Ok((row.get::<_, i64>(0)?, full_row(row)?))
+                // A damaged row must not hide the others.
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    row.get::<_, Arc<str>>(1)?,
+                    full_row(row),
+                ))
             })
             .and_then(Iterator::collect)
             .map_err(|e: rusqlite::Error| self.trouble.of_error(&e))?;
         let more = found.len() > limit;
         let mut page = Page::default();
-        for (instance, row) in found.into_iter().take(limit) {
+        for (instance, id, row) in found.into_iter().take(limit) {
             page.next = Some(instance as u64);
-            page.rows.push(row.checked(&self.trouble)?);
+            let row = row
+                .map_err(|e| self.trouble.of_error(&e))
+                .and_then(|row| row.checked(&self.trouble));
+            page.rows.push(match row {
+                Ok(row) => row,
+                Err(StoreError::Format(text)) => damaged(id, text),
+                Err(error) => return Err(error),
+            });
         }
         page.next = page.next.filter(|_| more);
         Ok(page)
@@ -202,6 +216,37 @@ impl Books {
             workers,
             definitions,
         })
+    }
+}
+
+/// What a listing shows of a row that cannot be read.
+fn damaged(id: Arc<str>, text: String) -> InstanceRow {
+    let record = ErrorRecord {
+        error_type: "SnapshotFormatError".to_owned(),
+        message: text,
+        ..ErrorRecord::default()
+    };
+    InstanceRow {
+        id,
+        workflow: "".into(),
+        hash: [0; 32],
+        status: Status::Failed,
+        created_us: 0,
+        updated_us: 0,
+        ended_us: None,
+        start_at_us: None,
+        wake_at_us: None,
+        delay_id: None,
+        signal_id: None,
+        signal_name: None,
+        reason: None,
+        by: None,
+        output: None,
+        error: Some(record.encode()),
+        needs: (Arc::new([]), DEFAULT_PRIORITY),
+        worker: None,
+        fence: 0,
+        steps: 0,
     }
 }
 

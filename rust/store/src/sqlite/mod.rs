@@ -217,15 +217,23 @@ impl SqliteStore {
         } else {
             &self.shared.writer
         };
+        let job = Job {
+            ticket,
+            port: Arc::clone(port),
+            call,
+            now_us: now_us.filter(|_| !self.shared.settings.own_clock),
+        };
         outbox
-            .push(Job {
-                ticket,
-                port: Some(Arc::clone(port)),
-                call,
-                now_us: now_us.filter(|_| !self.shared.settings.own_clock),
-            })
+            .push(job, port.is_gathering())
             .map_err(|_| self.shared.closed())?;
         Ok(ticket)
+    }
+
+    /// The loop of this port has dealt with the answers it took: what it called meanwhile goes out.
+    pub fn flush(&self, port: &Port) {
+        port.gather(false);
+        self.shared.writer.flush();
+        self.shared.reader.flush();
     }
 
     /// Somebody waits for the end of an instance, or no longer: while they do, its end by another

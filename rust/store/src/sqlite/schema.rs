@@ -82,6 +82,14 @@ pub fn open(path: &str, settings: &Settings, create: bool) -> StoreResult<Connec
     let conn = Connection::open_with_flags(file, flags).map_err(|e| of(&e))?;
     conn.busy_handler(Some(wait_for_lock)).map_err(|e| of(&e))?;
     if create {
+        // Nothing is written into a file that is not ours: that its journal is a log stays for good.
+        insist_ours(&conn, &trouble, settings)?;
+        if conn.is_readonly(rusqlite::MAIN_DB).map_err(|e| of(&e))? {
+            return unavailable(
+                "it cannot be written; check the permissions of the file and of its folder"
+                    .to_owned(),
+            );
+        }
         let mode: String = insist(&trouble, settings, || {
             conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
         })?;
@@ -120,27 +128,42 @@ fn number(conn: &Connection, pragma: &str) -> rusqlite::Result<i64> {
     conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
 }
 
+/// Checks that the file is empty or one of ours, and of no newer version; its version.
+fn check_ours(conn: &Connection, trouble: &Trouble) -> StoreResult<i64> {
+    let of = |error: &rusqlite::Error| trouble.of_error(error);
+    let tables: i64 = conn
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(|e| of(&e))?;
+    let application = number(conn, "application_id").map_err(|e| of(&e))?;
+    let version = number(conn, "user_version").map_err(|e| of(&e))?;
+    if application != APPLICATION_ID && (application != 0 || tables > 0) {
+        return Err(StoreError::Format(
+            trouble.say("it is a database of another program; name another file"),
+        ));
+    }
+    if !(0..=VERSION).contains(&version) {
+        return Err(StoreError::Format(trouble.say(&format!(
+            "its schema has version {version}, and this sayiir knows versions up to {VERSION}; use a \
+             newer sayiir"
+        ))));
+    }
+    Ok(version)
+}
+
+/// [`check_ours`] on a file that others may be about to make.
+fn insist_ours(conn: &Connection, trouble: &Trouble, settings: &Settings) -> StoreResult<()> {
+    // Reading waits for a lock only while another process recovers the log.
+    insist(trouble, settings, || conn.execute_batch("BEGIN"))?;
+    let result = check_ours(conn, trouble);
+    insist(trouble, settings, || conn.execute_batch("COMMIT"))?;
+    result.map(drop)
+}
+
 fn migrate(conn: &Connection, trouble: &Trouble, settings: &Settings) -> StoreResult<()> {
     let of = |error: &rusqlite::Error| trouble.of_error(error);
     insist(trouble, settings, || conn.execute_batch("BEGIN IMMEDIATE"))?;
     let result = (|| {
-        let tables: i64 = conn
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-            .map_err(|e| of(&e))?;
-        let application = number(conn, "application_id").map_err(|e| of(&e))?;
-        let version = number(conn, "user_version").map_err(|e| of(&e))?;
-        let foreign = application != APPLICATION_ID && (application != 0 || tables > 0);
-        if foreign {
-            return Err(StoreError::Format(
-                trouble.say("it is a database of another program; name another file"),
-            ));
-        }
-        if !(0..=VERSION).contains(&version) {
-            return Err(StoreError::Format(trouble.say(&format!(
-                "its schema has version {version}, and this sayiir knows versions up to {VERSION}; \
-                 use a newer sayiir"
-            ))));
-        }
+        let version = check_ours(conn, trouble)?;
         for migration in &MIGRATIONS[version as usize..] {
             conn.execute_batch(migration).map_err(|e| of(&e))?;
         }

@@ -17,25 +17,34 @@ fn crc(numbers: &[u64], texts: &[&str]) -> i64 {
     i64::from(hasher.finalize())
 }
 
-/// Of an instance row: its position, and where its result is.
-pub fn position(
-    instance: i64,
-    next_seq: u32,
-    next_strand: u32,
-    cells_from: Option<u32>,
-    result_seq: Option<u32>,
-) -> i64 {
-    let or_none = |number: Option<u32>| number.map_or(u64::MAX, u64::from);
-    crc(
-        &[
-            instance as u64,
-            u64::from(next_seq),
-            u64::from(next_strand),
-            or_none(cells_from),
-            or_none(result_seq),
-        ],
-        &[],
-    )
+/// What the check of an instance row covers: whose row it is, its position, and where its result is.
+#[derive(Debug, Clone, Copy)]
+pub struct Position<'a> {
+    pub instance: i64,
+    pub id: &'a str,
+    pub definition: i64,
+    pub next_seq: i64,
+    pub next_strand: i64,
+    pub cells_from: Option<i64>,
+    pub result_seq: Option<i64>,
+}
+
+impl Position<'_> {
+    /// The check.
+    pub fn seal(&self) -> i64 {
+        let or_none = |number: Option<i64>| number.unwrap_or(i64::MIN) as u64;
+        crc(
+            &[
+                self.instance as u64,
+                self.definition as u64,
+                self.next_seq as u64,
+                self.next_strand as u64,
+                or_none(self.cells_from),
+                or_none(self.result_seq),
+            ],
+            &[self.id],
+        )
+    }
 }
 
 /// Of the input of an instance.

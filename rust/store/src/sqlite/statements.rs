@@ -28,7 +28,7 @@ macro_rules! row_of {
              i.wake_us, i.delay_id, i.signal_id, i.signal_name, i.asked, i.reason, i.asked_by, i.tags, i.priority, \
              w.name, i.fence, i.steps, i.next_seq, i.next_strand, i.cells_from, i.result_seq, i.\"check\", \
              CASE WHEN i.result_seq IS NULL THEN i.result ELSE (SELECT coalesce(s.output, s.error) FROM steps s \
-             WHERE s.instance = i.instance AND s.seq = i.result_seq) END \
+             WHERE s.instance = i.instance AND s.seq = i.result_seq) END, i.definition \
              FROM instances i JOIN definitions d ON d.definition = i.definition \
              LEFT JOIN workers w ON w.worker = i.holder ",
             $rest
@@ -63,7 +63,8 @@ statements! {
          wake_us = NULL, awaits = NULL, delay_id = NULL, signal_id = NULL, signal_name = NULL, cells_from = NULL, \
          cursor = NULL, asked = ?5, result_seq = ?6, result = ?7, next_seq = ?8, next_strand = ?9, steps = steps + ?10, \
          \"check\" = ?11 WHERE instance = ?1";
-    NUMBERS = "instance.numbers", "SELECT next_seq, next_strand FROM instances WHERE instance = ?1";
+    NUMBERS = "instance.numbers",
+        "SELECT definition, next_seq, next_strand FROM instances WHERE instance = ?1";
     PAUSED = "instance.paused",
         "UPDATE instances SET status = 3, fence = ?2, holder = NULL, alert = NULL, updated_us = ?3, asked = 3, \
          resume = ?4 WHERE instance = ?1";
@@ -77,6 +78,7 @@ statements! {
          asked_by = NULL WHERE instance = ?1";
     ALERT = "instance.alert",
         "UPDATE instances SET alert = coalesce(alert, 0) + 1 WHERE instance = ?1 AND holder IS NOT NULL";
+    HAS_EVENTS = "instance.events", "UPDATE instances SET events = 1 WHERE instance = ?1 AND events = 0";
 
     DEFINITION = "definition.find", "SELECT definition FROM definitions WHERE hash = ?1";
     DEFINITION_NEW = "definition.new",
@@ -89,20 +91,29 @@ statements! {
          updated_us, start_at_us, next_seq, next_strand, steps, \"check\", wake_us) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?8, ?9, 0, 1, 0, ?10, ?9)";
     INPUT_NEW = "submit.input", "INSERT INTO inputs (instance, input, \"check\") VALUES (?1, ?2, ?3)";
+    EVENTS_EARLY = "submit.early_events", "SELECT 1 FROM events WHERE id = ?1 AND early = 1 LIMIT 1";
     EVENTS_ADOPT = "submit.events", "UPDATE events SET early = 0 WHERE id = ?1 AND early = 1";
 
     EVENTS_LATE = "submit.late_events",
         "DELETE FROM events WHERE id = ?1 AND early = 1 AND came_us <= ?2";
 
     WORKER_LEASE = "claim.worker",
-        "INSERT INTO workers (name, expires_us) VALUES (?1, ?2) \
-         ON CONFLICT (name) DO UPDATE SET expires_us = max(expires_us, excluded.expires_us) RETURNING worker";
-    EARLIEST = "lease.earliest", "SELECT min(expires_us) FROM workers";
-    EXPIRED = "lease.expired", "SELECT worker FROM workers WHERE expires_us <= ?1";
+        "INSERT INTO workers (name, lease_us, expires_us, look_us) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (name) DO UPDATE SET lease_us = excluded.lease_us, suspect_us = NULL, \
+         expires_us = max(expires_us, excluded.expires_us), look_us = max(look_us, excluded.look_us) \
+         RETURNING worker";
+    EARLIEST = "lease.earliest", "SELECT min(look_us) FROM workers";
+    RUN_OUT = "lease.run_out", "SELECT worker FROM workers WHERE expires_us <= ?1";
+    DUE = "lease.due", "SELECT worker, lease_us, expires_us, suspect_us FROM workers WHERE look_us <= ?1";
+    SUSPECT = "lease.suspect", "UPDATE workers SET suspect_us = ?2, look_us = ?3 WHERE worker = ?1";
+    ORPHANS = "lease.orphans",
+        "SELECT instance FROM instances WHERE holder IS NOT NULL AND holder NOT IN (SELECT worker FROM workers)";
     HELD = "lease.held", "SELECT instance FROM instances WHERE holder = ?1";
     WORKER_FIND = "lease.worker", "SELECT worker FROM workers WHERE name = ?1";
     WORKER_DELETE = "lease.delete", "DELETE FROM workers WHERE worker = ?1";
-    RENEW = "renew.worker", "UPDATE workers SET expires_us = max(expires_us, ?2) WHERE name = ?1";
+    RENEW = "renew.worker",
+        "UPDATE workers SET lease_us = ?2, suspect_us = NULL, expires_us = max(expires_us, ?3), \
+         look_us = max(look_us, ?4) WHERE name = ?1";
     ALERTED = "renew.alerted",
         "SELECT i.id, i.alert, i.asked IN (1, 2) FROM workers w JOIN instances i ON i.holder = w.worker \
          WHERE w.name = ?1 AND i.alert IS NOT NULL";
@@ -117,8 +128,9 @@ statements! {
         "SELECT order_us, instance FROM instances WHERE status = 0 AND holder IS NULL AND definition = ?1 \
          AND tags = ?2 ORDER BY order_us, instance LIMIT ?3";
     CLAIM_VIEW = "claim.view",
-        "SELECT i.id, d.hash, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.tags, i.priority, i.\"check\" \
-         FROM instances i JOIN definitions d ON d.definition = i.definition WHERE i.instance = ?1";
+        "SELECT i.id, d.hash, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.tags, i.priority, i.\"check\", \
+         i.events, i.definition FROM instances i JOIN definitions d ON d.definition = i.definition \
+         WHERE i.instance = ?1";
     LEASE = "claim.lease",
         "UPDATE instances SET fence = ?2, holder = ?3, wake_us = NULL, awaits = NULL, delay_id = NULL, \
          signal_id = NULL, signal_name = NULL WHERE instance = ?1";
@@ -133,7 +145,7 @@ statements! {
         "SELECT event, name, payload FROM events WHERE id = ?1 AND consumed = 0 ORDER BY event LIMIT ?2";
 
     COMMIT_VIEW = "commit.view",
-        "SELECT i.instance, i.fence, w.name, i.asked, i.cells_from, i.next_seq FROM instances i \
+        "SELECT i.instance, i.fence, w.name, i.asked, i.cells_from, i.events, i.definition FROM instances i \
          JOIN workers w ON w.worker = i.holder WHERE i.instance = ?1";
     STEP_NEW = "commit.step",
         "INSERT INTO steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, error, \

@@ -43,6 +43,10 @@ impl Trouble {
                 "it is damaged; check it with `sayiir doctor` and restore a copy if it is not only \
                  one instance",
             )),
+            ErrorCode::ConstraintViolation => StoreError::Format(self.say(&format!(
+                "what is stored does not fit together ({error}); the file may be damaged: check it with \
+                 `sayiir doctor`"
+            ))),
             ErrorCode::DiskFull => StoreError::Unavailable(self.say(
                 "the disk is full; nothing was written, and work goes on when there is space",
             )),

@@ -1,0 +1,1 @@
+"""Real processes, real signals: workers and clients are killed, stopped and raced, then checked."""
