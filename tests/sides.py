@@ -72,18 +72,29 @@ class NativeWorker(HandWorker):
 
 
 class Side:
-    """One backend, with a client and workers of its own."""
+    """One backend, with a client and workers of its own.
 
-    def __init__(self, backend: Any, kind: type[HandWorker] = HandWorker) -> None:
+    Args:
+        backend: The backend.
+        kind: Of which kind the workers are.
+        elsewhere: The same place, opened once more for the workers, as in another process.
+    """
+
+    def __init__(
+        self, backend: Any, kind: type[HandWorker] = HandWorker, elsewhere: Any = None
+    ) -> None:
         self.backend = backend
         self.kind = kind
+        self._elsewhere = elsewhere or backend
         self.client = WorkflowClient(backend)
         self.workers: dict[str, HandWorker] = {}
 
     def worker(self, name: str) -> HandWorker:
         """The worker of this name; a new name is a new worker."""
         if name not in self.workers:
-            self.workers[name] = self.kind(self.backend, list(BUILT.values()), name, lease_ttl=TTL)
+            self.workers[name] = self.kind(
+                self._elsewhere, list(BUILT.values()), name, lease_ttl=TTL
+            )
         return self.workers[name]
 
 

@@ -45,6 +45,12 @@ TOUR: Workflow[Any, dict[str, Any]] = (
 """A workflow that can be brought into every state."""
 
 
+def here(answer: Step | Turn | int) -> Step | Turn:
+    """The answer of a run whose commits its caller writes."""
+    assert not isinstance(answer, int)
+    return answer
+
+
 class Held:
     """An instance that the stage's worker holds, with what it is to do next."""
 
@@ -66,7 +72,7 @@ class Held:
         while isinstance(self.answer, Turn) and self.answer.commit is not None:
             [reply] = await self.stage.backend.commit([self.answer.commit])
             events = [(event.seq, event.name, event.payload) for event in reply.events]
-            self.answer = self.run.committed(reply.kind, events, self.stage.now)
+            self.answer = here(self.run.committed(reply.kind, events, self.stage.now))
 
     async def do(self, step: Step) -> None:
         """Run one step and write down how it went."""
@@ -77,19 +83,21 @@ class Held:
                 value = await value
         except Exception as error:
             text = describe_error(error)
-            self.answer = self.run.failed(
-                step,
-                text.error_type,
-                text.message,
-                text.traceback,
-                text.causes,
-                step.task.is_retryable(error),
-                None,
-                0.0,
-                now,
+            self.answer = here(
+                self.run.failed(
+                    step,
+                    text.error_type,
+                    text.message,
+                    text.traceback,
+                    text.causes,
+                    step.task.is_retryable(error),
+                    None,
+                    0.0,
+                    now,
+                )
             )
         else:
-            self.answer = self.run.completed(step, value, now)
+            self.answer = here(self.run.completed(step, value, now))
         await self.settle()
 
     async def finish(self) -> str:
@@ -126,7 +134,7 @@ class Stage:
         answer = run.attend(
             self.now, lost=news.lost, cancel=news.cancel, pause=news.pause, events=events
         )
-        held = Held(self, run, answer)
+        held = Held(self, run, here(answer))
         await held.settle()
         return held
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +18,7 @@ import pytest
 from sayiir import (
     EncodeError,
     Flow,
-    InMemoryBackend,
     InstanceNotFoundError,
-    SqliteBackend,
     SyncWorkflowClient,
     WorkflowClient,
 )
@@ -393,140 +390,6 @@ async def test_the_payload_is_not_quoted(stages: Stages) -> None:
             stages, call, [secret, {"password": secret}, object()], EncodeError, "object"
         )
         assert secret not in text
-
-
-# Backends and URLs.
-
-
-@pytest.mark.parametrize("client", [WorkflowClient, SyncWorkflowClient])
-@pytest.mark.parametrize(
-    "bad", [None, 1, "memory://", object(), InMemoryBackend, SqliteBackend, {}]
-)
-def test_a_wrong_backend(client: Any, bad: Any) -> None:
-    with pytest.raises(TypeError, match="backend must be a backend object"):
-        client(bad)
-
-
-def test_a_url_in_the_place_of_a_backend() -> None:
-    with pytest.raises(TypeError, match="from_url"):
-        WorkflowClient("memory://")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("client", [WorkflowClient, SyncWorkflowClient])
-@pytest.mark.parametrize("bad", ["", "Fail", "none"])
-def test_an_unknown_policy(client: Any, bad: str) -> None:
-    with pytest.raises(ValueError, match="conflict_policy must be one of 'fail', 'use_existing'"):
-        client(InMemoryBackend(), bad)
-    with pytest.raises(ValueError, match="conflict_policy"):
-        client.from_url("memory://", bad)
-    with pytest.raises(ValueError, match="conflict_policy"):
-        WorkflowClient(InMemoryBackend()).with_conflict_policy(bad)  # type: ignore[arg-type]
-
-
-SECRET = "hunter2"
-BAD_URLS = [
-    "",
-    "memory",
-    ":memory:",
-    "://",
-    "memory:/",
-    f"memory://{SECRET}",
-    f"user:{SECRET}@host://db",
-    f"postgresql://user:{SECRET}@host/db",
-    f"sqlite://{SECRET}",
-    f"{SECRET} ://",
-    f"{SECRET}" * 10 + "://",
-    "postgresql\0://",
-]
-
-
-@pytest.mark.parametrize("bad", BAD_URLS)
-@pytest.mark.parametrize("client", [WorkflowClient, SyncWorkflowClient])
-def test_a_bad_url_is_refused_and_not_quoted(client: Any, bad: str) -> None:
-    with pytest.raises(ValueError, match=r"url .*memory://") as raised:
-        client.from_url(bad)
-    assert SECRET not in str(raised.value)
-
-
-def test_an_unknown_scheme_is_named() -> None:
-    with pytest.raises(ValueError, match=r"'postgresql'.* this version has memory://, sqlite:///"):
-        WorkflowClient.from_url("postgresql://host/db")
-
-
-@pytest.mark.parametrize("bad", [1, b"memory://", ["memory://"]])
-def test_a_url_that_is_no_text(bad: Any) -> None:
-    with pytest.raises(TypeError, match="url"):
-        WorkflowClient.from_url(bad)
-
-
-SETTINGS = [
-    *(
-        (kind, setting)
-        for kind in ("memory", "sqlite")
-        for setting in ("keep_completed", "keep_events")
-    ),
-    ("sqlite", "timeout"),
-]
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Callable[..., Backend]:
-    """Makes a backend of a kind, in a folder where nothing must be left when that is refused."""
-
-    def make(kind: str, **settings: Any) -> Backend:
-        if kind == "memory":
-            return InMemoryBackend(**settings)
-        return SqliteBackend(tmp_path / "new.db", **settings)
-
-    return make
-
-
-@pytest.mark.parametrize(("kind", "setting"), SETTINGS)
-@pytest.mark.parametrize("bad", [-1, math.nan, math.inf, 1e300, 1e18, "soon"])
-def test_a_bad_setting_of_a_backend(
-    made: Callable[..., Backend], tmp_path: Path, kind: str, setting: str, bad: Any
-) -> None:
-    with pytest.raises(ValueError, match=setting):
-        made(kind, **{setting: bad})
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("kind", "setting"), SETTINGS)
-@pytest.mark.parametrize("bad", [True, b"1s", [1]])
-def test_a_setting_of_a_backend_of_a_wrong_kind(
-    made: Callable[..., Backend], tmp_path: Path, kind: str, setting: str, bad: Any
-) -> None:
-    with pytest.raises(TypeError, match=setting):
-        made(kind, **{setting: bad})
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("bad", "error"),
-    [
-        *((word, ValueError) for word in ("", "FULL", "off", "full\0", "x" * 1_000_000)),
-        *((kind, TypeError) for kind in (1, None, True, b"full")),
-    ],
-)
-def test_how_a_file_is_written_is_one_of_two_words(
-    tmp_path: Path, bad: Any, error: type[Exception]
-) -> None:
-    with pytest.raises(error, match="synchronous") as raised:
-        SqliteBackend(tmp_path / "new.db", synchronous=bad)
-    assert len(str(raised.value)) < 1000
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("bad", [None, 1, b"new.db", ["new.db"]])
-def test_a_path_that_is_no_path(bad: Any) -> None:
-    with pytest.raises(TypeError, match="path"):
-        SqliteBackend(bad)
-
-
-@pytest.mark.parametrize("bad", ["", "new\0.db", "new\ud800.db"])
-def test_a_path_that_names_no_file(bad: str) -> None:
-    with pytest.raises(ValueError, match="path"):
-        SqliteBackend(bad)
 
 
 def test_the_sync_client_refuses_the_same(backend: Backend) -> None:

@@ -170,7 +170,7 @@ def test_unknown_kinds_codecs_and_flags_are_refused() -> None:
         decode_payload(resealed(data, flags=1))
 
 
-def take_up(cursor: bytes) -> Step | Turn:
+def take_up(cursor: bytes) -> Step | Turn | int:
     """What an instance whose position is this does first."""
     workflow = FLOWS["task"]
     claimant = Claimant("w", [workflow.program])

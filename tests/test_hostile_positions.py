@@ -54,11 +54,12 @@ FLOW = (
 )
 CLAIMANT = Claimant("w", [FLOW.program], width=4)
 
+Answer = Step | Turn | int
 State = tuple[Claim, list[StepRow], bytes]
 
 
 def advance(
-    rng: random.Random, run: Run, answer: Step | Turn, now: float, store: MemoryStore | None
+    rng: random.Random, run: Run, answer: Answer, now: float, store: MemoryStore | None
 ) -> None:
     """End some steps in any order; without a store every commit is taken for written."""
     live: list[Step] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from random import Random
@@ -138,7 +138,7 @@ async def on_workers(
     backend: Backend,
     chosen: list[Case],
     tags: list[tuple[str, ...]],
-    others: list[Backend] | None = None,
+    others: Sequence[Backend] = (),
 ) -> list[Any]:
     """All at once on as many workers as there are tags, each on a backend of its own if given."""
     workflows = [case.made.workflow for case in chosen]

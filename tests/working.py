@@ -77,7 +77,7 @@ class Places:
         self._made.append(backend)
         return backend
 
-    def again(self, backend: Backend) -> Backend:
+    def again(self, backend: Backend) -> SqliteBackend:
         """The same place once more, opened as by another process; only files can be."""
         assert isinstance(backend, SqliteBackend)
         other = SqliteBackend(backend.path, synchronous="normal", clock=backend._clock)

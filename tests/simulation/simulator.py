@@ -3,8 +3,10 @@
 Several workers drive random flows on one store. What happens next is drawn from the seed: a claim,
 the end of a running step, a commit, the taking up of its reply, a crash between any two of these, a
 long sleep with leases in hand, news that are stale when they arrive, a jump of the clock, an event,
-a cancel, a pause. Workers' own clocks may be wrong by an hour; the store's never is. After that
-comes the *drain*: healthy workers and the clock take everything to its end, and the books are read.
+a cancel, a pause. Workers' own clocks may be wrong by an hour; the store's never is. A claim is
+taken up in every way there is: inside of Rust, with what it brought along or by asking for that,
+and with commits that go through the worker or straight to a storage thread. After that comes the
+*drain*: healthy workers and the clock take everything to its end, and the books are read.
 
 Promises that a seed decides everything: `simulate(seed)` gives the same trace each time. Refuses to
 know what the outcome should be (`oracle`) and what is forbidden on the way (`books`).
@@ -23,8 +25,8 @@ from sayiir._core import Claimant, MemoryStore, Program, Run, Step, Turn
 
 from .books import MICROSECOND, TERMINAL, Book, Tenure, Violation
 from .flows import Made, Pace, make_flow
-from .stores import Store, memory_store
-from .worker import Held, Worker, call
+from .stores import Shared, Store, memory_store
+from .worker import Answer, Held, Worker, call, here
 
 HOUR = 3_600.0
 LEASE_TTL = 30.0
@@ -161,6 +163,16 @@ class World:
         if self.line_breaks():
             self.break_off(worker, held)
             return
+        if claim.complete:
+            held.claim = None
+            now = self.clock(worker)
+            if isinstance(self.store, Shared) and worker.skew == 0.0 and claim.fence % 2:
+                run = self.store.carried(worker.claimant, claim, now)
+            else:
+                run = Run.carried(worker.claimant, claim, now)
+            held.run = run
+            self.act(worker, held, "begins with what it was given of", lambda: run.begin(now))
+            return
         try:
             rows = self.store.rows(claim.instance_id, claim.referenced())
             sealed = self.store.input(claim.instance_id)
@@ -216,27 +228,49 @@ class World:
         kind, events = self.store.commit(commit, self.now)
         held.reply = (kind, events)
         self.say(
-            f"{worker.name} writes {book.instance_id}/{commit.fence} {commit.next}"
+            f"{worker.name} writes {book.instance_id}/{tenure.fence} {commit.next}"
             f"{' quiescent' if commit.quiescent else ''}: {kind} {[seq for seq, _, _ in events]}"
         )
+        self.written(worker, held, kind, commit.next)
+        if breaks and kind != "lease_lost" and not held.gone:
+            self.break_off(worker, held)
+
+    def land(self, worker: Worker, held: Held, ticket: int) -> None:
+        """Learn what became of a commit that a run has handed to the store by itself."""
+        book, tenure = held.book, held.tenure
+        if held.commit is not None or held.reply is not None:
+            raise book.fail("a second commit was handed over before the first one was answered")
+        assert isinstance(self.store, Shared)
+        kind, events = held.reply = self.store.landed(ticket)
+        self.say(
+            f"{worker.name} handed over {book.instance_id}/{tenure.fence}: {kind} "
+            f"{[seq for seq, _, _ in events]}"
+        )
+        fields = {} if kind == "lease_lost" else self.store.get(book.instance_id, self.now)
+        if fields.get("status") in ("completed", "failed"):
+            self.written(worker, held, kind, fields["status"])
+        else:
+            self.written(worker, held, kind, "hold" if fields.get("worker_id") else "park")
+
+    def written(self, worker: Worker, held: Held, kind: str, what: str) -> None:
+        """Check the answer to a commit, and note what it changed."""
+        book, tenure = held.book, held.tenure
         if kind == "lease_lost":
             if tenure.intact:
                 raise book.fail(f"{worker.name} holds it, and its commit was refused")
             return
         if book.tenure is not tenure or tenure.given_back:
-            raise book.fail(f"a late commit under fence {commit.fence} was answered with {kind}")
+            raise book.fail(f"a late commit under fence {tenure.fence} was answered with {kind}")
         self.wrote(tenure)
-        if kind == "ok" and commit.next in ("park", "hand_over", "completed", "failed"):
+        if kind == "ok" and what in ("park", "hand_over", "completed", "failed"):
             tenure.given_back = True
         if kind in ("cancelled", "paused"):
             tenure.given_back = True
             book.paused = book.paused or kind == "paused"
             book.cancel_applied = book.cancel_applied or kind == "cancelled"
-        if kind == "ok" and commit.next not in ("completed", "failed") and book.cancel_asked:
+        if kind == "ok" and what not in ("completed", "failed") and book.cancel_asked:
             raise book.fail("a cancel is pending, and a commit that goes on was answered with ok")
         self.look_for_end(book)
-        if breaks and not held.gone:
-            self.break_off(worker, held)
 
     def line_breaks(self) -> bool:
         """Whether a call to the store fails, before or after it took effect."""
@@ -311,14 +345,17 @@ class World:
         now = self.clock(worker)
         self.act(worker, held, f"stops {step.path} of", lambda: run.interrupted(step, now))
 
-    def act(self, worker: Worker, held: Held, verb: str, call: Callable[[], Step | Turn]) -> None:
+    def act(self, worker: Worker, held: Held, verb: str, call: Callable[[], Answer]) -> None:
         """One call of a run, and everything that its answer asks for."""
         book, tenure = held.book, held.tenure
         fresh = book.tenure is tenure and not tenure.given_back
         answer = call()
+        if answer is None:
+            raise book.fail("the run had nothing to begin with")
         turn = answer if isinstance(answer, Turn) else None
+        ticket = answer if isinstance(answer, int) else None if turn is None else turn.ticket
         state = "held" if turn is None else turn.state
-        steps = [answer] if isinstance(answer, Step) else list(answer.steps)
+        steps = [answer] if isinstance(answer, Step) else [] if turn is None else list(turn.steps)
         self.say(
             f"{worker.name} {verb} {book.instance_id}/{tenure.fence}: {state} "
             f"{[f'{step.path}@{step.attempt}' for step in steps]}"
@@ -349,6 +386,8 @@ class World:
             held.running.append(step)
         if held.native:
             self.look_for_end(book)
+        if ticket is not None:
+            self.land(worker, held, ticket)
         if state != "held":
             self.leave(worker, held, state)
 
@@ -372,7 +411,7 @@ class World:
         if held.reply is not None and held.run is not None:
             kind, events = held.reply
             held.reply = None
-            answer = held.run.committed(kind, events, self.clock(worker))
+            answer = here(held.run.committed(kind, events, self.clock(worker)))
             self.say(f"{worker.name} takes up {kind} late: {answer}")
             if isinstance(answer, Step) or answer.steps or answer.state == "held":
                 raise held.book.fail(f"a late reply {kind} revived a run that is {state}")

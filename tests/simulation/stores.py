@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from tests.working import Places
 
-from sayiir._core import Claim, Claimant, Commit, MemoryStore, Program, StepRow
+from sayiir._core import Claim, Claimant, Commit, MemoryStore, Program, Run, StepRow
 from sayiir.backends import Backend, NewInstance
 
 from .worker import Event, News
@@ -139,14 +139,26 @@ class Adapted:
 
 
 class Shared(Adapted):
-    """A file that two have opened: they take turns with the calls, and are replaced in time."""
+    """A file that two have opened: they take turns with the calls, and are replaced in time.
+
+    Args:
+        places: Where the file is made.
+        done: Sees a call to its end.
+        carry: Whether claims bring along what their holders need; else it is asked for, as it has
+            to be where there is more of it than a claim brings.
+    """
 
     LIFE = 40
     """After so many calls whoever is next closes the file and opens it anew."""
 
-    def __init__(self, places: Places, done: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+    def __init__(
+        self, places: Places, done: Callable[[Coroutine[Any, Any, Any]], Any], *, carry: bool
+    ) -> None:
         super().__init__(lambda clock: places(clock=clock), done)
         self._places = places
+        self._carry = carry
+        # Stays open: runs hand it their commits for as long as they live.
+        self._own = places.again(self._opened)
         self._next = places.again(self._opened)
         self._calls = 0
 
@@ -159,13 +171,50 @@ class Shared(Adapted):
             self._opened = self._places.again(self._next)
         return self._opened
 
+    def claim(self, claimant: Claimant, limit: int, now: float) -> Sequence[Claim]:
+        claims = super().claim(claimant, limit, now)
+        return claims if self._carry else [_bare(claim) for claim in claims]
+
+    def carried(self, claimant: Claimant, claim: Claim, now: float) -> Run:
+        """A run of a claim that hands its commits to the storage thread by itself."""
+        run: Run = self._done(self._carried(claimant, claim, now))
+        return run
+
+    async def _carried(self, claimant: Claimant, claim: Claim, now: float) -> Run:
+        landing = self._own.landing(asyncio.get_running_loop())
+        return Run.carried(claimant, claim, now, self._own.store, landing.port)
+
+    def landed(self, ticket: int) -> tuple[str, list[Event]]:
+        """What became of a commit that was handed over under this number."""
+        reply: tuple[str, list[Event]] | None = self._done(self._landed(ticket))
+        return ("ok", []) if reply is None else reply
+
+    async def _landed(self, ticket: int) -> Any:
+        loop = asyncio.get_running_loop()
+        return await self._own.landing(loop).expect(loop, ticket)
+
+
+def _bare(claim: Claim) -> Claim:
+    """The claim without anything that it did not have to bring."""
+    return Claim(
+        claim.instance_id,
+        claim.fence,
+        claim.definition_hash,
+        cursor=claim.cursor,
+        cells=claim.cells,
+        next_seq=claim.next_seq,
+        next_strand=claim.next_strand,
+        tags=claim.tags,
+        priority=claim.priority,
+    )
+
 
 @contextmanager
-def files() -> Iterator[Callable[[], Store]]:
-    """What makes stores that are files; they are gone afterwards."""
+def files(*, carry: bool = True) -> Iterator[Callable[[], Store]]:
+    """What makes stores that are files; they are gone afterwards. `carry`: see `Shared`."""
     places, loop = Places("sqlite"), asyncio.new_event_loop()
     try:
-        yield lambda: Shared(places, loop.run_until_complete)
+        yield lambda: Shared(places, loop.run_until_complete, carry=carry)
     finally:
         loop.run_until_complete(places.close())
         loop.run_until_complete(loop.shutdown_default_executor())

@@ -12,6 +12,8 @@ from sayiir import Flow, RetryPolicy, Workflow, task
 from sayiir._codec import decode_payload, encode_payload, read_error
 from sayiir._core import Claimant, Commit, MemoryStore, Run, Step, Turn
 
+from .worker import Answer, here
+
 TTL = 30.0
 
 
@@ -29,21 +31,22 @@ class Hand:
         rows = self.store.rows("i", claim.referenced())
         return Run(self.claimant, claim, rows, self.store.input("i"), self.now)
 
-    def settle(self, run: Run, answer: Step | Turn) -> list[Step]:
+    def settle(self, run: Run, answer: Answer) -> list[Step]:
         """Write and take up until there is nothing to write; all steps that came out."""
         steps: list[Step] = []
+        answer = here(answer)
         while isinstance(answer, Turn):
             steps += answer.steps
             if answer.commit is None:
                 return steps
-            answer = run.committed(*self.store.commit(answer.commit, self.now), self.now)
+            answer = here(run.committed(*self.store.commit(answer.commit, self.now), self.now))
         return [*steps, answer]
 
     def fail(self, run: Run, step: Step) -> Step | Turn:
-        return run.failed(step, "Broken", "no", "", [], True, None, 0.0, self.now)
+        return here(run.failed(step, "Broken", "no", "", [], True, None, 0.0, self.now))
 
 
-def commit_of(answer: Step | Turn) -> Commit:
+def commit_of(answer: Answer) -> Commit:
     assert isinstance(answer, Turn)
     assert answer.commit is not None
     return answer.commit
@@ -58,10 +61,10 @@ def test_a_step_that_goes_out_with_a_commit_is_not_paused_away() -> None:
     run.completed(second, 2, 0.0)
     reply = hand.store.commit(leading, 0.0)
     hand.store.pause("i", None, None, 0.0)
-    answer = run.committed(*reply, 0.0)
+    answer = here(run.committed(*reply, 0.0))
     running = [answer] if isinstance(answer, Step) else answer.steps
     while isinstance(answer, Turn) and answer.commit is not None:
-        answer = run.committed(*hand.store.commit(answer.commit, 0.0), 0.0)
+        answer = here(run.committed(*hand.store.commit(answer.commit, 0.0), 0.0))
         running = [*running, *(answer.steps if isinstance(answer, Turn) else [answer])]
     assert not any(step.cancelled for step in running), "a running step was paused away"
 

@@ -31,7 +31,7 @@ from .tree import Child, Fork, Loop, Map, Route, Task, Wait, build
 ONLY = os.environ.get("SAYIIR_SEED")
 SEEDS = range(1_000) if ONLY is None else range(int(ONLY), int(ONLY) + 1)
 BATCH = 100
-FILES = 120
+FILES = 80
 """How many of them are also simulated on files, where every call takes its time."""
 
 
@@ -46,10 +46,19 @@ def test_a_backend_in_python_fares_no_worse() -> None:
         simulate(seed, lambda: Adapted(lambda clock: PythonBackend(clock=clock)))
 
 
+def test_a_file_fares_no_worse() -> None:
+    text = ""
+    for seed in SEEDS[:FILES]:
+        with files() as make_store:
+            text += "\n".join(simulate(seed, make_store))
+    for way in (" begins with what it was given ", " handed over ", " writes "):
+        assert way in text or ONLY, f"no worker{way}"
+
+
 def test_a_file_answers_every_call_as_memory_does() -> None:
     for seed in SEEDS[:FILES]:
         in_memory = simulate(seed, lambda: Adapted(lambda clock: InMemoryBackend(clock=clock)))
-        with files() as make_store:
+        with files(carry=False) as make_store:
             assert told(simulate(seed, make_store)) == told(in_memory), f"SAYIIR_SEED={seed}"
 
 
@@ -63,6 +72,9 @@ def told(trace: list[str]) -> list[str]:
 def test_the_same_seed_gives_the_same_trace() -> None:
     for seed in SEEDS[:40]:
         assert simulate(seed) == simulate(seed)
+    for seed in SEEDS[:10]:
+        with files() as make_store:
+            assert simulate(seed, make_store) == simulate(seed, make_store)
 
 
 @pytest.mark.soak

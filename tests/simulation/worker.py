@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from sayiir._context import current
-from sayiir._core import Claim, Claimant, Commit, Run, Step
+from sayiir._core import Claim, Claimant, Commit, Run, Step, Turn
 
 from .books import Book, Tenure, Violation
 
+Answer: TypeAlias = Step | Turn | int | None
 Event: TypeAlias = tuple[int, str, bytes]
 News: TypeAlias = tuple[bool, bool, bool, list[Event]]
 
@@ -52,6 +53,13 @@ class Worker:
     held: list[Held] = field(default_factory=list)
     broken: list[Held] = field(default_factory=list)
     """What it cannot go on with since a call to the store failed: leases to be given back."""
+
+
+def here(answer: Answer) -> Step | Turn:
+    """The answer of a run that hands its commits to nobody but its caller."""
+    if answer is None or isinstance(answer, int):
+        raise Violation(f"a run without a store of its own answered {answer!r}")
+    return answer
 
 
 def call(step: Step) -> Any:

@@ -89,6 +89,7 @@ class Landing:
 
         def leave() -> None:
             self._land()
+            self._store.flush(self.port)
             loop.remove_reader(self.port.fileno())
 
         with contextlib.suppress(RuntimeError):  # It was closed in between.

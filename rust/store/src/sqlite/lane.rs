@@ -488,14 +488,14 @@ impl Duties {
         self.more_to_sweep = result.unwrap_or(false);
     }
 
-    /// With `synchronous = NORMAL`: writes the log back, which syncs it.
+    /// With `synchronous = NORMAL`: syncs what was written since the last time.
     fn sync(&mut self, shared: &Shared, books: &Books) {
         if shared.settings.synchronous == Synchronous::Normal
             && self.unsynced
             && self.synced.elapsed() >= SYNC_EVERY
         {
             self.synced = Instant::now();
-            self.unsynced = books.write_log_back().is_err();
+            self.unsynced = books.sync_log().is_err();
         }
     }
 }

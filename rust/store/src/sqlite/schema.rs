@@ -83,7 +83,7 @@ pub fn open(path: &str, settings: &Settings, create: bool) -> StoreResult<Connec
     conn.busy_handler(Some(wait_for_lock)).map_err(|e| of(&e))?;
     if create {
         // Nothing is written into a file that is not ours: that its journal is a log stays for good.
-        insist_ours(&conn, &trouble, settings)?;
+        check_ours(insist(&trouble, settings, || identity(&conn))?, &trouble)?;
         if conn.is_readonly(rusqlite::MAIN_DB).map_err(|e| of(&e))? {
             return unavailable(
                 "it cannot be written; check the permissions of the file and of its folder"
@@ -128,14 +128,20 @@ fn number(conn: &Connection, pragma: &str) -> rusqlite::Result<i64> {
     conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
 }
 
-/// Checks that the file is empty or one of ours, and of no newer version; its version.
-fn check_ours(conn: &Connection, trouble: &Trouble) -> StoreResult<i64> {
-    let of = |error: &rusqlite::Error| trouble.of_error(error);
-    let tables: i64 = conn
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(|e| of(&e))?;
-    let application = number(conn, "application_id").map_err(|e| of(&e))?;
-    let version = number(conn, "user_version").map_err(|e| of(&e))?;
+/// What a file says it is: how many tables it has, whose it is, and its version.
+type Identity = (i64, i64, i64);
+
+fn identity(conn: &Connection) -> rusqlite::Result<Identity> {
+    let tables = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok((
+        tables,
+        number(conn, "application_id")?,
+        number(conn, "user_version")?,
+    ))
+}
+
+/// The version of a file that is empty or one of ours, and not newer than this code.
+fn check_ours((tables, application, version): Identity, trouble: &Trouble) -> StoreResult<i64> {
     if application != APPLICATION_ID && (application != 0 || tables > 0) {
         return Err(StoreError::Format(
             trouble.say("it is a database of another program; name another file"),
@@ -150,20 +156,11 @@ fn check_ours(conn: &Connection, trouble: &Trouble) -> StoreResult<i64> {
     Ok(version)
 }
 
-/// [`check_ours`] on a file that others may be about to make.
-fn insist_ours(conn: &Connection, trouble: &Trouble, settings: &Settings) -> StoreResult<()> {
-    // Reading waits for a lock only while another process recovers the log.
-    insist(trouble, settings, || conn.execute_batch("BEGIN"))?;
-    let result = check_ours(conn, trouble);
-    insist(trouble, settings, || conn.execute_batch("COMMIT"))?;
-    result.map(drop)
-}
-
 fn migrate(conn: &Connection, trouble: &Trouble, settings: &Settings) -> StoreResult<()> {
     let of = |error: &rusqlite::Error| trouble.of_error(error);
     insist(trouble, settings, || conn.execute_batch("BEGIN IMMEDIATE"))?;
     let result = (|| {
-        let version = check_ours(conn, trouble)?;
+        let version = check_ours(identity(conn).map_err(|e| of(&e))?, trouble)?;
         for migration in &MIGRATIONS[version as usize..] {
             conn.execute_batch(migration).map_err(|e| of(&e))?;
         }

@@ -47,7 +47,6 @@ statements! {
     ROLLBACK = "end.rollback", "ROLLBACK";
     COUNTERS = "counters.read", "SELECT instance, fence FROM counters";
     COUNTERS_SAVE = "counters.save", "UPDATE counters SET instance = ?1, fence = ?2";
-    CHECKPOINT = "log.checkpoint", "PRAGMA wal_checkpoint(PASSIVE)";
     DATA_VERSION = "foreign.version", "PRAGMA data_version";
 
     FIND_ID = "instance.find", "SELECT instance FROM instances WHERE id = ?1";
