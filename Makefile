@@ -58,7 +58,7 @@ soak: $(VENV)/.dev ## the long tests with fresh seeds, for SOAK_SECONDS (1800)
 	  round=$$((round + 1)); left=$$((end - SECONDS)); seed=$$((RANDOM * 32768 + RANDOM)); \
 	  echo "soak round $$round: seed $$seed, $$left s left"; \
 	  PROPTEST_CASES=5000 cargo test --quiet $(RUST_TESTED); \
-	  SAYIIR_SOAK_SECONDS=$$left $(BIN)/pytest -q -x -o timeout=0 -m 'soak or hypothesis' \
+	  SAYIIR_RESULTS=$(abspath tests/results) SAYIIR_SOAK_SECONDS=$$left $(BIN)/pytest -q -x -o timeout=0 -m 'soak or hypothesis' \
 	    --hypothesis-profile=soak --hypothesis-seed=$$seed; \
 	done; echo "soak: $$round rounds, nothing failed"
 

@@ -46,6 +46,7 @@ def stages(places: Places) -> Stages:
 
 
 @pytest.fixture(scope="session")
-def soak_seconds() -> float:
-    """How long a test marked `soak` may go on, in seconds; `make soak` hands it down."""
-    return float(os.environ.get("SAYIIR_SOAK_SECONDS", "60"))
+def soak_seconds(request: pytest.FixtureRequest) -> float:
+    """How long a test marked `soak` may go on, in seconds: its share of what the run may take."""
+    soaking = sum(item.get_closest_marker("soak") is not None for item in request.session.items)
+    return float(os.environ.get("SAYIIR_SOAK_SECONDS", "900")) / max(soaking, 1)
