@@ -42,6 +42,7 @@ STATES = (
 )
 ACTS = ("cancel", "pause", "unpause", "event", "open")
 EACH_CHANGE, LONG = 1_000, 5_000
+PIECE = 250
 
 
 class Door(Altered):
