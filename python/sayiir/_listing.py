@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ._status import Status
@@ -141,4 +141,6 @@ def step_of(row: HistoryRow) -> StepInfo:
 
 
 def _at(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    at = moment(seconds)
+    assert at is not None
+    return at

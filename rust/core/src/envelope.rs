@@ -120,6 +120,13 @@ pub fn open(bytes: &[u8]) -> Result<View<'_>> {
             "these bytes are not sayiir's: the mark SYRS is missing",
         ));
     }
+    // The header is the same in every version, so damage is told from a newer program's work.
+    let found = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+    if checksum(bytes) != found {
+        return Err(Error::format(
+            "the bytes are damaged: their checksum does not match",
+        ));
+    }
     if bytes[4] > VERSION {
         return Err(Error::Newer(format!(
             "format version {} is newer than this program's {VERSION}; update sayiir",
@@ -131,12 +138,6 @@ pub fn open(bytes: &[u8]) -> Result<View<'_>> {
             "format version {} is none that this program reads ({VERSION})",
             bytes[4]
         )));
-    }
-    let found = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-    if checksum(bytes) != found {
-        return Err(Error::format(
-            "the bytes are damaged: their checksum does not match",
-        ));
     }
     if bytes[7] != 0 {
         return Err(Error::Newer(format!(

@@ -65,6 +65,8 @@ pub fn step(instance: i64, row: &StepRow) -> i64 {
             u64::from(row.seq),
             u64::from(row.attempt),
             row.outcome as u64,
+            row.started_us as u64,
+            row.ended_us as u64,
             u64::from(row.output.is_some()),
         ],
         &[&row.path, &row.name],
