@@ -194,7 +194,7 @@ fn bytes_of_another_version_are_refused_by_its_number() {
             decode_definition(&newer).map(drop),
         ] {
             match refusal {
-                Err(Error::Format(text)) => assert!(text.contains("version 2"), "{name}: {text}"),
+                Err(Error::Newer(text)) => assert!(text.contains("version 2"), "{name}: {text}"),
                 other => panic!("{name}: {other:?}"),
             }
         }

@@ -20,13 +20,6 @@ use super::trouble::Trouble;
 use super::{Settings, seal};
 use crate::contract::{AGEING_US, Hash, Status, StoreError, StoreResult};
 
-/// A step row's history is deleted in pieces of this many.
-pub(super) const SWEEP_STEPS: i64 = 1_000;
-/// Busy writers sweep this often, µs.
-const SWEEP_PAUSE_US: i64 = 10_000;
-/// So many ended instances, pieces of garbage or early events go with one transaction.
-const SWEEP_ROWS: i64 = 64;
-
 /// Numbers that are never used again.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
@@ -36,10 +29,10 @@ struct Counters {
 
 /// What one transaction knows.
 #[derive(Debug, Default)]
-struct Now {
+pub(super) struct Now {
     counters: Option<Counters>,
     counters_changed: bool,
-    earliest_look_us: Option<i64>,
+    pub(super) earliest_look_us: Option<i64>,
     /// Definitions that this transaction wrote; they are known for good once it is committed.
     definitions: Vec<(Hash, i64)>,
 }
@@ -50,13 +43,13 @@ pub struct Books {
     pub(super) trouble: Trouble,
     pub(super) settings: Settings,
     fail: FailPoint,
-    now: RefCell<Now>,
+    pub(super) now: RefCell<Now>,
     definitions: RefCell<HashMap<Hash, i64>>,
     /// Instances that ended with this transaction, for whoever keeps caches.
     pub(super) ended: RefCell<Vec<Arc<str>>>,
-    swept_us: Cell<i64>,
+    pub(super) swept_us: Cell<i64>,
     busy: Cell<bool>,
-    reads_only: bool,
+    pub(super) reads_only: bool,
 }
 
 /// What decides how a free instance goes on.
@@ -310,78 +303,6 @@ impl Books {
         Ok(fresh)
     }
 
-    // Leases.
-
-    /// When the first lease should be looked at.
-    pub(super) fn earliest_look_us(&self) -> StoreResult<i64> {
-        if let Some(known) = self.now.borrow().earliest_look_us {
-            return Ok(known);
-        }
-        let earliest = self
-            .one(&sql::EARLIEST, [], |row| row.get::<_, Option<i64>>(0))?
-            .flatten()
-            .unwrap_or(i64::MAX);
-        self.now.borrow_mut().earliest_look_us = Some(earliest);
-        Ok(earliest)
-    }
-
-    /// A lease was begun, prolonged or ended.
-    pub(super) fn leases_changed(&self) {
-        self.now.borrow_mut().earliest_look_us = None;
-    }
-
-    /// When a lease that was just given or prolonged has to be looked at: early enough for it to be
-    /// taken back when it runs out. Where time stands with the caller, nobody is late by accident.
-    pub(super) fn look_us(&self, expires_us: i64, lease_us: i64) -> i64 {
-        if self.settings.own_clock {
-            expires_us - lease_us / 3
-        } else {
-            expires_us
-        }
-    }
-
-    /// Takes leases back from workers that were not renewed in time.
-    ///
-    /// A worker whose renewal is overdue is suspected first. It may only have waited for the lock, as
-    /// whoever looks has not: so it has a third of its lease to come forward.
-    pub(super) fn expire(&self, now_us: i64) -> StoreResult<()> {
-        // The read lane only comes here when there is nothing to do.
-        if self.reads_only || self.earliest_look_us()? > now_us {
-            return Ok(());
-        }
-        if !self.settings.own_clock {
-            for worker in self.all(&sql::RUN_OUT, [now_us], |row| row.get(0))? {
-                self.drop_worker(worker, now_us)?;
-            }
-            return Ok(());
-        }
-        type Due = (i64, i64, i64, Option<i64>);
-        let due: Vec<Due> = self.all(&sql::DUE, [now_us], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })?;
-        for (worker, lease_us, expires_us, suspect_us) in due {
-            if suspect_us.is_some() && expires_us <= now_us {
-                self.drop_worker(worker, now_us)?;
-            } else {
-                let look_us = expires_us.max(now_us.saturating_add(lease_us / 3));
-                self.run(&sql::SUSPECT, [worker, now_us, look_us])?;
-            }
-        }
-        self.leases_changed();
-        Ok(())
-    }
-
-    /// Gives back everything a worker holds; how much it was.
-    pub(super) fn drop_worker(&self, worker: i64, now_us: i64) -> StoreResult<usize> {
-        let held: Vec<i64> = self.all(&sql::HELD, [worker], |row| row.get(0))?;
-        for instance in &held {
-            self.let_go(*instance, now_us)?;
-        }
-        self.run(&sql::WORKER_DELETE, [worker])?;
-        self.leases_changed();
-        Ok(held.len())
-    }
-
     // Instances that nobody holds.
 
     pub(super) fn control(&self, instance: i64) -> StoreResult<Option<Control>> {
@@ -524,69 +445,6 @@ impl Books {
         }
         self.ended.borrow_mut().push(Arc::clone(id));
         Ok(())
-    }
-
-    /// Removes an instance and all that belongs to it. A long history goes a piece at a time.
-    pub(super) fn erase(&self, instance: i64, id: &str) -> StoreResult<()> {
-        self.run(&sql::DELETE_INSTANCE, [instance])?;
-        self.run(&sql::DELETE_INPUT, [instance])?;
-        self.run(&sql::DELETE_CELLS, [instance])?;
-        self.run(&sql::DELETE_EVENTS, [id])?;
-        if !self.sweep_steps(instance)? {
-            self.run(&sql::GARBAGE_NEW, [instance])?;
-        }
-        Ok(())
-    }
-
-    /// Deletes a piece of the history of a deleted instance; whether that was all.
-    fn sweep_steps(&self, instance: i64) -> StoreResult<bool> {
-        let gone = self.run(&sql::GARBAGE_STEPS, [instance, SWEEP_STEPS])?;
-        Ok((gone as i64) < SWEEP_STEPS)
-    }
-
-    /// Frees instances whose holder is no worker that is known: a row was damaged, since the two go
-    /// together.
-    pub fn free_orphans(&self, now_us: i64) -> StoreResult<()> {
-        for instance in self.all(&sql::ORPHANS, [], |row| row.get::<_, i64>(0))? {
-            self.let_go(instance, now_us)?;
-        }
-        Ok(())
-    }
-
-    /// As [`Books::sweep`], but not with every one of many transactions in a row.
-    pub fn sweep_sometimes(&self, now_us: i64) -> StoreResult<()> {
-        let since = now_us.saturating_sub(self.swept_us.get());
-        if (0..SWEEP_PAUSE_US).contains(&since) {
-            return Ok(());
-        }
-        self.swept_us.set(now_us);
-        self.sweep(now_us).map(drop)
-    }
-
-    /// Removes a little of what is no longer kept. Every piece is a transaction's worth, and a crash
-    /// between two of them costs nothing. Whether there is more to do.
-    pub fn sweep(&self, now_us: i64) -> StoreResult<bool> {
-        let mut more = false;
-        if let Some(keep_us) = self.settings.keep_completed_us {
-            let old: Vec<(i64, String)> = self.all(
-                &sql::ENDED_LONG_AGO,
-                [now_us.saturating_sub(keep_us), SWEEP_ROWS],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
-            more |= old.len() as i64 == SWEEP_ROWS;
-            for (instance, id) in old {
-                self.erase(instance, &id)?;
-            }
-        }
-        if let Some(instance) = self.one(&sql::GARBAGE, [], |row| row.get(0))? {
-            if self.sweep_steps(instance)? {
-                self.run(&sql::GARBAGE_DONE, [instance])?;
-            }
-            more = true;
-        }
-        let forget_us = now_us.saturating_sub(self.settings.keep_orphans_us);
-        let forgotten = self.run(&sql::EVENTS_FORGET, [forget_us, SWEEP_ROWS])?;
-        Ok(more || forgotten as i64 == SWEEP_ROWS)
     }
 }
 

@@ -4,7 +4,7 @@ use rusqlite::types::ToSql;
 use sayiir_core::ErrorRecord;
 use sayiir_core::policy::DEFAULT_PRIORITY;
 
-use super::contract_impl::full_row;
+use super::reading::full_row;
 use super::statements::{self as sql, row_of};
 use super::*;
 use crate::contract::{Filter, InstanceRow, Page, StoreError, StoreResult};

@@ -15,13 +15,18 @@
 //! [`Port`]. Nothing here knows flows, values or Python.
 
 mod books;
+mod checkpoint;
+mod claiming;
 mod contract_impl;
 mod fail;
 mod lane;
+mod leases;
 mod listing;
+mod reading;
 mod schema;
 mod seal;
 mod statements;
+mod sweeping;
 mod trouble;
 
 use std::collections::HashMap;

@@ -37,8 +37,16 @@ macro_rules! row_of {
 }
 pub(super) use row_of;
 
-const STEP: &str = "SELECT seq, path, name, attempt, outcome, output, error, started_us, ended_us, worker, \"check\" \
-                    FROM steps WHERE instance = ?1 AND seq = ?2";
+/// What is read of a step row.
+macro_rules! step_of {
+    ($rest:literal) => {
+        concat!(
+            "SELECT seq, path, name, attempt, outcome, output, error, started_us, ended_us, worker, \"check\" \
+             FROM steps WHERE instance = ?1 ",
+            $rest
+        )
+    };
+}
 
 statements! {
     BEGIN_WRITE = "begin.write", "BEGIN IMMEDIATE";
@@ -139,7 +147,7 @@ statements! {
     CELLS = "claim.cells",
         "SELECT strand, cell, \"check\" FROM cells WHERE instance = ?1 AND strand >= ?2 ORDER BY strand";
     INPUT = "claim.input", "SELECT input, \"check\" FROM inputs WHERE instance = ?1";
-    CLAIM_ROW = "claim.row", STEP;
+    CLAIM_ROW = "claim.row", step_of!("AND seq = ?2");
     BUFFERED = "claim.events",
         "SELECT event, name, payload FROM events WHERE id = ?1 AND consumed = 0 ORDER BY event LIMIT ?2";
 
@@ -177,15 +185,11 @@ statements! {
     EVENT_BUFFERED = "event.buffered",
         "SELECT 1 FROM events WHERE id = ?1 AND name = ?2 AND consumed = 0 LIMIT 1";
 
-    HISTORY = "history.rows",
-        "SELECT seq, path, name, attempt, outcome, output, error, started_us, ended_us, worker, \"check\" \
-         FROM steps WHERE instance = ?1 ORDER BY seq";
+    HISTORY = "history.rows", step_of!("ORDER BY seq");
     STEP_BY_PATH = "step.by_path",
-        "SELECT seq, path, name, attempt, outcome, output, error, started_us, ended_us, worker, \"check\" FROM steps \
-         WHERE instance = ?1 AND path = ?2 AND outcome IN (0, 3) AND output IS NOT NULL ORDER BY seq DESC LIMIT 1";
+        step_of!("AND path = ?2 AND outcome IN (0, 3) AND output IS NOT NULL ORDER BY seq DESC LIMIT 1");
     STEP_BY_NAME = "step.by_name",
-        "SELECT seq, path, name, attempt, outcome, output, error, started_us, ended_us, worker, \"check\" FROM steps \
-         WHERE instance = ?1 AND name = ?2 AND outcome IN (0, 3) AND output IS NOT NULL ORDER BY seq DESC LIMIT 1";
+        step_of!("AND name = ?2 AND outcome IN (0, 3) AND output IS NOT NULL ORDER BY seq DESC LIMIT 1");
     BACKLOG = "backlog.ready",
         "SELECT d.hash, d.workflow, g.tags, g.ready FROM (SELECT definition, tags, count(*) AS ready FROM instances \
          WHERE status = 0 AND holder IS NULL GROUP BY definition, tags) g \
