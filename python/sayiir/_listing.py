@@ -24,6 +24,7 @@ __all__ = ["InstanceInfo", "InstancePage", "StepInfo", "page_of", "step_of"]
 class InstanceInfo:
     """One instance in a list. Times are aware, in UTC.
 
+    >>> from datetime import UTC, datetime
     >>> at = datetime(2024, 1, 1, tzinfo=UTC)
     >>> InstanceInfo("order-1", "order", "00" * 32, Status.WAITING, at, at).priority
     3
@@ -77,6 +78,7 @@ class InstancePage:
 class StepInfo:
     """One execution of a step in an instance's history. Times are aware, in UTC.
 
+    >>> from datetime import UTC, datetime
     >>> at = datetime(2024, 1, 1, tzinfo=UTC)
     >>> StepInfo("charge", "charge", 1, "w1", at, at, "completed").error is None
     True
