@@ -6,8 +6,10 @@ of one subject; they live beside their tests.
 """
 
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from random import Random
 
 import pytest
 import pytest_asyncio
@@ -50,3 +52,22 @@ def soak_seconds(request: pytest.FixtureRequest) -> float:
     """How long a test marked `soak` may go on, in seconds: its share of what the run may take."""
     soaking = sum(item.get_closest_marker("soak") is not None for item in request.session.items)
     return float(os.environ.get("SAYIIR_SOAK_SECONDS", "900")) / max(soaking, 1)
+
+
+@pytest.fixture
+def soak_rounds(soak_seconds: float) -> Callable[[int], Iterator[int]]:
+    """Seeds of the rounds of a long test: so many at most, while its share of the time lasts.
+
+    They are fresh each time, whatever hypothesis was told: one seed for all rounds of a property
+    would make every round the first one again.
+    """
+
+    def rounds(most: int) -> Iterator[int]:
+        fresh = Random()
+        end = time.monotonic() + soak_seconds
+        for _ in range(most):
+            yield fresh.randrange(2**32)
+            if time.monotonic() > end:
+                break
+
+    return rounds

@@ -17,7 +17,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from sayiir import EncodeError, EventTimeout, LoopResult, MapError
@@ -121,10 +121,18 @@ def test_any_value_of_the_declared_types_comes_back_as_it_was(value: object) -> 
 
 
 @pytest.mark.soak
-@given(values)
-@settings(max_examples=100_000)
-def test_any_value_comes_back_in_the_long_run(value: object) -> None:
-    assert_carried(value)
+def test_any_value_comes_back_in_the_long_run(
+    soak_rounds: Callable[[int], Iterator[int]],
+) -> None:
+    for number in soak_rounds(50):
+
+        @seed(number)
+        @settings(max_examples=2_000)
+        @given(values)
+        def carried(value: object) -> None:
+            assert_carried(value)
+
+        carried()
 
 
 NAN = float("nan")
