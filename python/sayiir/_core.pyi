@@ -18,9 +18,9 @@ __all__ = [
     "Port",
     "Program",
     "Run",
-    "SqliteStore",
     "Step",
     "StepRow",
+    "Storage",
     "Turn",
     "__version__",
     "check_name",
@@ -259,7 +259,7 @@ class Run:
         claimant: Claimant,
         claim: Claim,
         now: float,
-        store: SqliteStore | None = None,
+        store: Storage | None = None,
         port: Port | None = None,
     ) -> Run: ...
     def begin(self, now: float) -> Step | Turn | int | None: ...
@@ -416,9 +416,9 @@ class Port:
     def drain(self) -> list[_Arrival]: ...
 
 @final
-class SqliteStore:
-    def __new__(
-        cls,
+class Storage:
+    @staticmethod
+    def sqlite(
         path: str,
         *,
         synchronous: str,
@@ -426,7 +426,7 @@ class SqliteStore:
         keep_events: float,
         timeout: float,
         own_clock: bool,
-    ) -> SqliteStore: ...
+    ) -> Storage: ...
     def close(self) -> None: ...
     def listen(self, port: Port, wanted: bool) -> None: ...
     def flush(self, port: Port) -> None: ...

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from . import _clock
 from ._core import Claimant, Keeper
-from .backends import InMemoryBackend, SqliteBackend
+from .backends import InMemoryBackend, StorageBackend
 
 if TYPE_CHECKING:
     from .backends import Backend
@@ -34,7 +34,7 @@ def keep_leases(
     """
     if isinstance(backend, InMemoryBackend) and backend.clock is _clock.now:
         return Keeper(backend.store, claimant).close
-    if isinstance(backend, SqliteBackend) and (stop := backend.keep_leases(claimant)) is not None:
+    if isinstance(backend, StorageBackend) and (stop := backend.keep_leases(claimant)) is not None:
         return stop
     renewer = _Renewer(backend, claimant, news)
     renewer.start()

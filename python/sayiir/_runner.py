@@ -29,7 +29,7 @@ from ._context import current
 from ._core import Run, Step, Turn
 from ._errors import EncodeError, RetryAfter
 from ._invoke import MODE_INLINE, MODE_THREAD, Invoker, RemoteFailure
-from .backends import InMemoryBackend, SqliteBackend
+from .backends import InMemoryBackend, StorageBackend
 
 if TYPE_CHECKING:
     from .backends import Backend
@@ -77,10 +77,10 @@ class Runner:
         # Where the replies to commits arrive that the engine hands to a storage thread by itself.
         self.landing = (
             backend.landing(asyncio.get_running_loop())
-            if isinstance(backend, SqliteBackend)
+            if isinstance(backend, StorageBackend)
             else None
         )
-        self.hub = backend.hub if isinstance(backend, InMemoryBackend | SqliteBackend) else None
+        self.hub = backend.hub if isinstance(backend, InMemoryBackend | StorageBackend) else None
         self.now: Callable[[], float] = native.clock if native is not None else backend.now
         self.active: dict[str, Drive] = {}
         self.until = self.now() + SLICE

@@ -42,7 +42,7 @@ from ._policy import check_name, whole_number
 from ._runner import Runner
 from ._watchdog import Watchdog
 from ._workflow import Workflow
-from .backends import Backend, InMemoryBackend, SqliteBackend
+from .backends import Backend, InMemoryBackend, StorageBackend
 from .backends._view import holder_name
 
 __all__ = ["Worker", "take_up"]
@@ -648,7 +648,7 @@ async def take_up(backend: Backend, claimant: Claimant, claim: Claim) -> Run | N
         await backend.commit((claim.set_aside(claim.damage),))
         return None
     if claim.complete:
-        if isinstance(backend, SqliteBackend):
+        if isinstance(backend, StorageBackend):
             port = backend.landing(asyncio.get_running_loop()).port
             return Run.carried(claimant, claim, backend.now(), backend.store, port)
         return Run.carried(claimant, claim, backend.now())

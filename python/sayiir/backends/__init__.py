@@ -8,6 +8,7 @@
 from ._hub import Hub, Listener
 from ._protocol import Backend
 from ._rows import Backlog, Event, HistoryRow, InstanceRow, NewInstance, News, Page, Reply
+from ._storage import StorageBackend
 from .memory import InMemoryBackend
 from .sqlite import SqliteBackend
 
@@ -25,4 +26,5 @@ __all__ = [
     "Page",
     "Reply",
     "SqliteBackend",
+    "StorageBackend",
 ]

@@ -18,7 +18,7 @@ from weakref import ref
 from sayiir._core import Port
 
 if TYPE_CHECKING:
-    from sayiir._core import SqliteStore
+    from sayiir._core import Storage
 
     from ._hub import Listener
 
@@ -33,7 +33,7 @@ class Landing:
 
     __slots__ = ("__weakref__", "_early", "_loop", "_store", "_waiting", "listeners", "port")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, store: SqliteStore) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, store: Storage) -> None:
         self.port = Port()
         self._store = store
         self.listeners: tuple[Listener, ...] = ()

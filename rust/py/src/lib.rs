@@ -12,7 +12,7 @@ mod payload;
 mod record;
 mod rows;
 mod run;
-mod sqlite;
+mod storage;
 mod store;
 mod value;
 
@@ -31,9 +31,9 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<run::Turn>()?;
     m.add_class::<store::MemoryStore>()?;
     m.add_class::<store::Keeper>()?;
-    m.add_class::<sqlite::Port>()?;
-    m.add_class::<sqlite::SqliteStore>()?;
-    m.add_function(wrap_pyfunction!(sqlite::fail_points, m)?)?;
+    m.add_class::<storage::Port>()?;
+    m.add_class::<storage::Storage>()?;
+    m.add_function(wrap_pyfunction!(storage::fail_points, m)?)?;
     m.add_function(wrap_pyfunction!(payload::encode_value, m)?)?;
     m.add_function(wrap_pyfunction!(payload::decode_value, m)?)?;
     m.add_function(wrap_pyfunction!(payload::encode_payload, m)?)?;

@@ -25,7 +25,7 @@ use crate::definition::Program;
 use crate::error::{self, seconds, us};
 use crate::payload;
 use crate::record::{self, Claim, Claimant, Commit};
-use crate::sqlite::{Port, SqliteStore};
+use crate::storage::{Port, Storage};
 
 /// Outputs at hand when the store is not in this process's memory.
 #[derive(Debug, Default)]
@@ -108,7 +108,7 @@ type GivenEvent = (u64, String, Vec<u8>);
 
 /// A storage thread, and where its answers arrive.
 struct Away {
-    store: Arc<sayiir_store::SqliteStore>,
+    store: Arc<dyn sayiir_store::Storage>,
     port: Arc<sayiir_store::port::Port>,
 }
 
@@ -518,7 +518,7 @@ impl Run {
         claimant: &Claimant,
         claim: &Claim,
         now: f64,
-        store: Option<&SqliteStore>,
+        store: Option<&Storage>,
         port: Option<&Port>,
     ) -> PyResult<Self> {
         let carried = claim.inner.carried.as_deref().ok_or_else(|| {

@@ -11,9 +11,12 @@ pub mod keeper;
 pub mod memory;
 pub mod outbox;
 pub mod port;
+pub mod shared;
 pub mod sqlite;
+pub mod storage;
 
 pub use contract::*;
 pub use keeper::Keeper;
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
+pub use storage::Storage;

@@ -12,19 +12,18 @@
 //! lease that has run out must be taken back first, which only the writer can do, so then it passes
 //! its calls on.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::books::Books;
 use super::statements as sql;
 use super::{Settings, Synchronous, schema};
-use crate::call::{Answer, Call};
+use crate::call::Answer;
 use crate::contract::{Store as _, StoreError, StoreResult};
 use crate::keeper::wall_us;
-use crate::outbox::Outbox;
-use crate::port::{Arrival, Hint, Port};
+use crate::port::Hint;
+use crate::shared::{Job, Shared};
 
 /// How often the write lane looks for what other processes did, while something goes on.
 const LOOK_BUSY: Duration = Duration::from_millis(2);
@@ -33,201 +32,25 @@ const LOOK_IDLE: Duration = Duration::from_millis(4);
 const QUIET: Duration = Duration::from_secs(5);
 /// Looking takes no more than this part of the time.
 const LOOK_SHARE: u32 = 10;
-/// How soon a renewal that failed is tried again.
-const RENEW_AGAIN: Duration = Duration::from_millis(50);
 /// With `synchronous = NORMAL`, what was written is synced this often: the most a power cut takes.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How often an idle process removes what is no longer kept.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// The same when nothing is due by time.
 const SWEEP_SELDOM: Duration = Duration::from_secs(60);
-/// The most instances whose end is looked out for.
-const MOST_WATCHED: usize = 100_000;
 
-/// A call on its way, and where its answer goes.
-#[derive(Debug)]
-pub struct Job {
-    pub ticket: u64,
-    pub port: Arc<Port>,
-    pub call: Call,
-    /// The time it is made at; none: the machine's when it is performed.
-    pub now_us: Option<i64>,
-}
-
-/// A worker whose leases are kept alive.
-#[derive(Debug)]
-pub struct Keep {
-    pub worker: Arc<str>,
-    pub lease_us: i64,
-    pub next: Instant,
-}
-
-/// Instances whose end somebody in this process waits for.
-#[derive(Debug, Default)]
-struct Watched {
-    ids: HashSet<Arc<str>>,
-    /// Those that were not looked at since somebody began to wait.
-    fresh: Vec<Arc<str>>,
-}
-
-/// What the threads and the handle share.
-#[derive(Debug)]
-pub struct Shared {
-    pub writer: Outbox<Job>,
-    pub reader: Outbox<Job>,
+/// What the two threads and the handle share.
+pub struct File {
+    pub shared: Arc<Shared>,
     pub settings: Settings,
     pub path: Arc<str>,
-    ports: Mutex<Vec<Weak<Port>>>,
-    keeps: Mutex<Vec<Keep>>,
-    watched: Mutex<Watched>,
-    /// Whether any port wants hints.
-    listening: AtomicBool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change under these locks is a single step, so a dead thread leaves them consistent.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+impl std::ops::Deref for File {
+    type Target = Shared;
 
-impl Shared {
-    pub fn new(path: &str, settings: Settings) -> Self {
-        Self {
-            writer: Outbox::default(),
-            reader: Outbox::default(),
-            settings,
-            path: path.into(),
-            ports: Mutex::default(),
-            keeps: Mutex::default(),
-            watched: Mutex::default(),
-            listening: AtomicBool::new(false),
-        }
-    }
-
-    /// A port begins or stops to want hints of other processes.
-    pub fn listen(&self, port: &Arc<Port>, wanted: bool) {
-        port.listen(wanted);
-        let mut ports = lock(&self.ports);
-        ports.retain(|known| {
-            known
-                .upgrade()
-                .is_some_and(|known| !Arc::ptr_eq(&known, port))
-        });
-        if wanted {
-            ports.push(Arc::downgrade(port));
-        }
-        self.listening.store(!ports.is_empty(), Ordering::Relaxed);
-        drop(ports);
-        self.writer.nudge();
-    }
-
-    fn tell(&self, hints: Vec<(Hint, Arc<str>)>) {
-        if hints.is_empty() {
-            return;
-        }
-        let mut ports = lock(&self.ports);
-        ports.retain(|port| port.strong_count() > 0);
-        self.listening.store(!ports.is_empty(), Ordering::Relaxed);
-        let alive: Vec<_> = ports.iter().filter_map(Weak::upgrade).collect();
-        drop(ports);
-        for port in alive {
-            port.push(
-                hints
-                    .iter()
-                    .map(|(hint, id)| Arrival::Hint(*hint, Arc::clone(id))),
-            );
-        }
-    }
-
-    /// Renews a worker's leases from now on.
-    pub fn keep(&self, worker: Arc<str>, lease_us: i64) {
-        lock(&self.keeps).push(Keep {
-            worker,
-            lease_us,
-            next: Instant::now(),
-        });
-        self.writer.nudge();
-    }
-
-    /// No longer renews a worker's leases.
-    pub fn unkeep(&self, worker: &str) {
-        lock(&self.keeps).retain(|keep| *keep.worker != *worker);
-    }
-
-    /// Workers whose leases should be renewed now, and how long they last.
-    fn renewals_due(&self) -> Vec<(Arc<str>, i64)> {
-        let now = Instant::now();
-        lock(&self.keeps)
-            .iter()
-            .filter(|keep| keep.next <= now)
-            .map(|keep| (Arc::clone(&keep.worker), keep.lease_us))
-            .collect()
-    }
-
-    /// They were, or could not be. A third of the lease is between two, so two may fail.
-    fn renewed(&self, workers: &[(Arc<str>, i64)], done: bool) {
-        if workers.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        for keep in lock(&self.keeps).iter_mut() {
-            if workers.iter().any(|(worker, _)| *worker == keep.worker) {
-                let wait = Duration::from_micros((keep.lease_us / 3).max(1_000) as u64);
-                keep.next = now + if done { wait } else { wait.min(RENEW_AGAIN) };
-            }
-        }
-    }
-
-    /// Somebody waits for the end of this instance.
-    pub fn watch(&self, id: Arc<str>) {
-        let mut watched = lock(&self.watched);
-        if watched.ids.len() < MOST_WATCHED {
-            watched.fresh.push(Arc::clone(&id));
-            watched.ids.insert(id);
-        }
-    }
-
-    /// Nobody does any more, or it has ended.
-    pub fn unwatch(&self, ids: &[Arc<str>]) {
-        if ids.is_empty() {
-            return;
-        }
-        let mut watched = lock(&self.watched);
-        for id in ids {
-            watched.ids.remove(id);
-        }
-    }
-
-    /// The answer to a call that came too late.
-    pub fn closed(&self) -> StoreError {
-        StoreError::Unavailable(format!(
-            "SQLite file '{}': its backend was closed; make a new one",
-            self.path
-        ))
-    }
-
-    fn deliver(&self, jobs: &mut Vec<Job>, answers: Vec<StoreResult<Answer>>) {
-        let mut batch: Vec<Arrival> = Vec::with_capacity(answers.len());
-        let mut to: Option<Arc<Port>> = None;
-        for (job, answer) in jobs.drain(..).zip(answers) {
-            let port = job.port;
-            if let Some(known) = to.as_ref().filter(|known| !Arc::ptr_eq(known, &port)) {
-                known.push(batch.drain(..));
-            }
-            to = Some(port);
-            batch.push(Arrival::Answer(job.ticket, answer));
-        }
-        if let Some(port) = to {
-            port.push(batch);
-        }
-    }
-
-    fn refuse_all(&self, outbox: &Outbox<Job>) {
-        let mut jobs = Vec::new();
-        // Closed and emptied by now; this is for what came in between.
-        while outbox.take(&mut jobs, Some(Duration::ZERO)).is_some() && !jobs.is_empty() {
-            let answers = jobs.iter().map(|_| Err(self.closed())).collect();
-            self.deliver(&mut jobs, answers);
-        }
+    fn deref(&self) -> &Shared {
+        &self.shared
     }
 }
 
@@ -242,11 +65,7 @@ enum Undone {
 /// Performs jobs in one writing transaction; an error undoes all of them.
 ///
 /// Leases are renewed first, and with the time after the wait for the lock.
-fn attempt(
-    shared: &Shared,
-    books: &Books,
-    jobs: &[Job],
-) -> Result<Vec<StoreResult<Answer>>, Undone> {
+fn attempt(shared: &File, books: &Books, jobs: &[Job]) -> Result<Vec<StoreResult<Answer>>, Undone> {
     begin(shared, books, true).map_err(Undone::NotBegun)?;
     let wall = wall_us();
     let due = shared.renewals_due();
@@ -282,7 +101,7 @@ fn perform(books: &Books, jobs: &[Job], wall: i64) -> StoreResult<Vec<StoreResul
     Ok(answers)
 }
 
-fn begin(shared: &Shared, books: &Books, write: bool) -> StoreResult<()> {
+fn begin(shared: &File, books: &Books, write: bool) -> StoreResult<()> {
     let deadline = Instant::now() + Duration::from_micros(shared.settings.timeout_us.max(0) as u64);
     loop {
         match books.begin(write) {
@@ -326,7 +145,7 @@ struct Duties {
 }
 
 /// Runs until the outbox is closed and empty.
-pub fn write_lane(shared: &Shared, books: &Books) {
+pub fn write_lane(shared: &File, books: &Books) {
     let now = Instant::now();
     let mut duties = Duties {
         data_version: 0,
@@ -364,16 +183,16 @@ fn sweep_every(settings: &Settings) -> Duration {
 
 impl Duties {
     /// How long the lane may sleep when no job comes.
-    fn wait(&self, shared: &Shared) -> Option<Duration> {
+    fn wait(&self, shared: &File) -> Option<Duration> {
         let now = Instant::now();
         let mut until: Option<Instant> = None;
         let mut sooner = |at: Instant| {
             until = Some(until.map_or(at, |known| known.min(at)));
         };
-        for keep in lock(&shared.keeps).iter() {
-            sooner(keep.next);
+        if let Some(next) = shared.next_renewal() {
+            sooner(next);
         }
-        if shared.listening.load(Ordering::Relaxed) {
+        if shared.has_listeners() {
             let every = if now.duration_since(self.active) < QUIET {
                 LOOK_BUSY
             } else {
@@ -393,9 +212,9 @@ impl Duties {
     }
 
     /// Notices what other processes committed, and tells those who listen.
-    fn look_abroad(&mut self, shared: &Shared, books: &Books) {
+    fn look_abroad(&mut self, shared: &File, books: &Books) {
         let now = Instant::now();
-        if !shared.listening.load(Ordering::Relaxed)
+        if !shared.has_listeners()
             || now < self.look_again
             || now.duration_since(self.looked) < LOOK_BUSY
         {
@@ -407,17 +226,12 @@ impl Duties {
             return;
         };
         let mut hints = Vec::new();
-        let mut watched = {
-            let mut watched = lock(&shared.watched);
-            let mut fresh = std::mem::take(&mut watched.fresh);
-            fresh.retain(|id| watched.ids.contains(id));
-            fresh
-        };
+        let mut watched = shared.watched_since();
         if version != self.data_version {
             self.data_version = version;
             self.active = now;
             hints.push((Hint::Work, Arc::from("")));
-            watched = lock(&shared.watched).ids.iter().map(Arc::clone).collect();
+            watched = shared.watched();
         } else if watched.is_empty() {
             return;
         }
@@ -433,15 +247,12 @@ impl Duties {
 
     fn gather(
         &mut self,
-        shared: &Shared,
+        shared: &File,
         books: &Books,
         watched: Vec<Arc<str>>,
         hints: &mut Vec<(Hint, Arc<str>)>,
     ) -> StoreResult<()> {
-        let workers: Vec<_> = lock(&shared.keeps)
-            .iter()
-            .map(|keep| Arc::clone(&keep.worker))
-            .collect();
+        let workers = shared.kept();
         let before = std::mem::take(&mut self.told);
         for worker in workers {
             for alert in books.alerted(&worker)? {
@@ -466,7 +277,7 @@ impl Duties {
     }
 
     /// Removes what is no longer kept, a transaction's worth.
-    fn sweep(&mut self, shared: &Shared, books: &Books) {
+    fn sweep(&mut self, shared: &File, books: &Books) {
         let settings = &shared.settings;
         let due = settings.own_clock && self.swept.elapsed() >= sweep_every(settings);
         if !due && !self.more_to_sweep {
@@ -489,7 +300,7 @@ impl Duties {
     }
 
     /// With `synchronous = NORMAL`: syncs what was written since the last time.
-    fn sync(&mut self, shared: &Shared, books: &Books) {
+    fn sync(&mut self, shared: &File, books: &Books) {
         if shared.settings.synchronous == Synchronous::Normal
             && self.unsynced
             && self.synced.elapsed() >= SYNC_EVERY
@@ -501,7 +312,7 @@ impl Duties {
 }
 
 /// Runs until the outbox is closed and empty.
-pub fn read_lane(shared: &Shared, books: &Books) {
+pub fn read_lane(shared: &File, books: &Books) {
     let mut jobs = Vec::new();
     let mut late = Vec::new();
     while shared.reader.take(&mut jobs, None).is_some() {
@@ -521,7 +332,7 @@ pub fn read_lane(shared: &Shared, books: &Books) {
 
 /// Answers jobs from one snapshot. Those for which a lease has run out there go to `late`.
 fn read(
-    shared: &Shared,
+    shared: &File,
     books: &Books,
     jobs: &mut Vec<Job>,
     late: &mut Vec<Job>,
@@ -553,7 +364,7 @@ fn read(
 }
 
 /// Opens a connection for a lane.
-pub fn books(shared: &Shared, create: bool) -> StoreResult<Books> {
+pub fn books(shared: &File, create: bool) -> StoreResult<Books> {
     let conn = schema::open(&shared.path, &shared.settings, create)?;
     Ok(Books::new(conn, &shared.path, shared.settings, !create))
 }

@@ -8,6 +8,7 @@ use super::reading::full_row;
 use super::statements::{self as sql, row_of};
 use super::*;
 use crate::contract::{Filter, InstanceRow, Page, StoreError, StoreResult};
+use crate::storage::{Fact, Report};
 
 /// A held instance whose holder has something to attend to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,26 +19,6 @@ pub struct Alert {
     pub count: i64,
     /// A cancel or pause is pending.
     pub request: bool,
-}
-
-/// What an operator wants to know about the file.
-#[derive(Debug, Clone, Default)]
-#[allow(missing_docs)]
-pub struct Report {
-    pub path: String,
-    pub bytes: u64,
-    pub wal_bytes: u64,
-    pub journal_mode: String,
-    pub synchronous: String,
-    pub schema_version: i64,
-    pub sqlite_version: String,
-    pub integrity: String,
-    /// Status word and how many.
-    pub instances: Vec<(&'static str, i64)>,
-    /// Worker, when its leases run out, how many instances it holds.
-    pub workers: Vec<(String, i64, i64)>,
-    /// Hash, workflow, how many instances.
-    pub definitions: Vec<(Hash, String, i64)>,
 }
 
 impl Books {
@@ -135,7 +116,7 @@ impl Books {
         Ok(page)
     }
 
-    /// See [`Report`].
+    /// What an operator wants to know of the file; reads all of it.
     pub fn report(&self) -> StoreResult<Report> {
         let pragma = |name: &str| -> StoreResult<String> {
             self.conn
@@ -196,19 +177,31 @@ impl Books {
                     .collect()
             })
             .map_err(|e| self.trouble.of_error(&e))?;
+        let text = Fact::Text;
+        let number = |value: u64| Fact::Number(i64::try_from(value).unwrap_or(i64::MAX));
         Ok(Report {
-            path: self.trouble.path().to_owned(),
-            bytes: size(""),
-            wal_bytes: size("-wal"),
-            journal_mode: pragma("journal_mode")?,
-            synchronous: match self.settings.synchronous {
-                Synchronous::Full => "full",
-                Synchronous::Normal => "normal",
-            }
-            .to_owned(),
-            schema_version: pragma("user_version")?.parse().unwrap_or(0),
-            sqlite_version: rusqlite::version().to_owned(),
-            integrity: pragma("integrity_check")?,
+            facts: vec![
+                ("path", text(self.trouble.path().to_owned())),
+                ("bytes", number(size(""))),
+                ("wal_bytes", number(size("-wal"))),
+                ("journal_mode", text(pragma("journal_mode")?)),
+                (
+                    "synchronous",
+                    text(
+                        match self.settings.synchronous {
+                            Synchronous::Full => "full",
+                            Synchronous::Normal => "normal",
+                        }
+                        .to_owned(),
+                    ),
+                ),
+                (
+                    "schema_version",
+                    Fact::Number(pragma("user_version")?.parse().unwrap_or(0)),
+                ),
+                ("sqlite_version", text(rusqlite::version().to_owned())),
+                ("integrity", text(pragma("integrity_check")?)),
+            ],
             instances: listed("SELECT status, count(*) FROM instances GROUP BY status")?
                 .into_iter()
                 .map(|(number, count)| (books::status(number).word(), count))

@@ -38,12 +38,11 @@ use sayiir_core::Bytes;
 
 use self::books::Books;
 pub use self::fail::points as fail_points;
-use self::lane::{Job, Shared};
-pub use self::listing::Report;
+use self::lane::File;
 use self::trouble::Trouble;
-use crate::call::Call;
 use crate::contract::{Hash, Status, StoreError, StoreResult};
-use crate::port::Port;
+use crate::shared::Shared;
+use crate::storage::{Report, Storage};
 
 /// At most this many buffered events travel with a claim; a holder asks for more.
 const CARRIED_EVENTS: i64 = 64;
@@ -153,7 +152,7 @@ struct Lanes {
 
 /// See the module's opening.
 pub struct SqliteStore {
-    shared: Arc<Shared>,
+    file: Arc<File>,
     lanes: Mutex<Option<Lanes>>,
     pid: u32,
 }
@@ -165,7 +164,12 @@ impl SqliteStore {
     /// [`StoreError::Unavailable`] and [`StoreError::Format`] with a sentence that names the file.
     pub fn open(path: &str, settings: Settings) -> StoreResult<Self> {
         Opened::check(path)?;
-        let shared = Arc::new(Shared::new(path, settings));
+        let shared = Shared::new(format!("SQLite file '{path}'"), settings.own_clock);
+        let shared = Arc::new(File {
+            shared: Arc::new(shared),
+            settings,
+            path: path.into(),
+        });
         let writer = lane::books(&shared, true)?;
         let reader = lane::books(&shared, false)?;
         let opened = Opened::register(path);
@@ -192,7 +196,7 @@ impl SqliteStore {
             )?,
         ];
         Ok(Self {
-            shared,
+            file: shared,
             lanes: Mutex::new(Some(Lanes {
                 threads,
                 _opened: opened,
@@ -200,85 +204,28 @@ impl SqliteStore {
             pid: std::process::id(),
         })
     }
+}
 
-    fn check_process(&self) -> StoreResult<()> {
+impl Storage for SqliteStore {
+    fn report(&self) -> StoreResult<Report> {
+        self.check()?;
+        lane::books(&self.file, false)?.report()
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.file
+    }
+
+    fn check(&self) -> StoreResult<()> {
         if self.pid == std::process::id() {
             Ok(())
         } else {
-            Err(StoreError::Unavailable(after_fork(&self.shared.path)))
+            Err(StoreError::Unavailable(after_fork(&self.file.path)))
         }
     }
 
-    /// Hands a call over; its answer arrives at the port under the number that comes back, whatever
-    /// happens. The time counts only when the clock is not the machine's.
-    ///
-    /// # Errors
-    /// In a forked child, and when the store is closed; then nothing arrives.
-    pub fn call(&self, port: &Arc<Port>, call: Call, now_us: Option<i64>) -> StoreResult<u64> {
-        self.check_process()?;
-        let ticket = port.next_ticket();
-        let outbox = if call.only_reads() {
-            &self.shared.reader
-        } else {
-            &self.shared.writer
-        };
-        let job = Job {
-            ticket,
-            port: Arc::clone(port),
-            call,
-            now_us: now_us.filter(|_| !self.shared.settings.own_clock),
-        };
-        outbox
-            .push(job, port.is_gathering())
-            .map_err(|_| self.shared.closed())?;
-        Ok(ticket)
-    }
-
-    /// The loop of this port has dealt with the answers it took: what it called meanwhile goes out.
-    pub fn flush(&self, port: &Port) {
-        port.gather(false);
-        self.shared.writer.flush();
-        self.shared.reader.flush();
-    }
-
-    /// Somebody waits for the end of an instance, or no longer: while they do, its end by another
-    /// process is a hint.
-    pub fn watch(&self, id: &str, wanted: bool) {
-        if wanted {
-            self.shared.watch(id.into());
-        } else {
-            self.shared.unwatch(&[id.into()]);
-        }
-    }
-
-    /// Whether hints of other processes should arrive at a port.
-    pub fn listen(&self, port: &Arc<Port>, wanted: bool) {
-        if self.check_process().is_ok() {
-            self.shared.listen(port, wanted);
-        }
-    }
-
-    /// Keeps a worker's leases alive until [`SqliteStore::unkeep`], by the storage thread.
-    pub fn keep(&self, worker: Arc<str>, lease_us: i64) -> StoreResult<()> {
-        self.check_process()?;
-        self.shared.keep(worker, lease_us);
-        Ok(())
-    }
-
-    /// Ends [`SqliteStore::keep`].
-    pub fn unkeep(&self, worker: &str) {
-        self.shared.unkeep(worker);
-    }
-
-    /// What an operator wants to know, read through a connection of its own; may take long.
-    pub fn report(&self) -> StoreResult<Report> {
-        self.check_process()?;
-        lane::books(&self.shared, false)?.report()
-    }
-
-    /// Finishes what was handed over, and closes the file. Does nothing the second time.
-    pub fn close(&self) {
-        if self.check_process().is_err() {
+    fn close(&self) {
+        if self.check().is_err() {
             // The threads stayed in the parent, and so did what they hold.
             return;
         }
@@ -288,13 +235,13 @@ impl SqliteStore {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         // The reader passes calls on to the writer, so it goes first.
-        self.shared.reader.close();
+        self.file.reader.close();
         let Some(mut lanes) = lanes else {
             return;
         };
         while let Some(thread) = lanes.threads.pop() {
             if lanes.threads.is_empty() {
-                self.shared.writer.close();
+                self.file.writer.close();
             }
             // A lane that panicked has lost its calls; their callers' leases run out.
             let _ = thread.join();
@@ -304,7 +251,7 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        if self.check_process().is_ok() {
+        if self.check().is_ok() {
             self.close();
         } else if let Some(lanes) = self
             .lanes

@@ -1,6 +1,6 @@
-//! `SqliteStore` and `Port`: the SQLite backend's storage, as Python sees it.
+//! `Storage` and `Port`: a store with threads of its own, as Python sees it.
 //!
-//! A method of the store hands a call over and returns at once, with a number; the answer arrives at the
+//! A method of the storage hands a call over and returns at once, with a number; the answer arrives at the
 //! port that was given, under that number. The port's descriptor becomes readable once for a whole
 //! batch of answers, which `drain` turns into Python objects on the loop's thread.
 
@@ -15,6 +15,7 @@ use sayiir_core::state::Reply;
 use sayiir_store::call::{Answer, Call};
 use sayiir_store::port::{Arrival, Hint};
 use sayiir_store::sqlite::{Settings, Synchronous};
+use sayiir_store::storage::Fact;
 
 use crate::error::{self, seconds, us};
 use crate::record::{Claim, Claimant, Commit, StepRow};
@@ -129,11 +130,11 @@ impl Port {
 
 /// See the module's opening.
 #[pyclass(frozen, module = "sayiir._core")]
-pub struct SqliteStore {
-    pub inner: Arc<sayiir_store::SqliteStore>,
+pub struct Storage {
+    pub inner: Arc<dyn sayiir_store::Storage>,
 }
 
-impl SqliteStore {
+impl Storage {
     fn send(&self, py: Python<'_>, port: &Port, now: Option<f64>, call: Call) -> PyResult<u64> {
         self.inner
             .call(&port.inner, call, now.map(us))
@@ -143,11 +144,11 @@ impl SqliteStore {
 
 #[pymethods]
 #[allow(clippy::too_many_arguments)]
-impl SqliteStore {
-    /// Opens the file; `own_clock` says that calls are made at the machine's time.
-    #[new]
+impl Storage {
+    /// Opens a SQLite file; `own_clock` says that calls are made at the machine's time.
+    #[staticmethod]
     #[pyo3(signature = (path, *, synchronous, keep_completed, keep_events, timeout, own_clock))]
-    fn new(
+    fn sqlite(
         py: Python<'_>,
         path: &str,
         synchronous: &str,
@@ -184,7 +185,7 @@ impl SqliteStore {
         })
     }
 
-    /// Finishes what was handed over, and closes the file.
+    /// Finishes what was handed over, and lets go of the place.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.inner.close());
     }
@@ -217,20 +218,19 @@ impl SqliteStore {
         self.inner.unkeep(&claimant.inner.worker);
     }
 
-    /// What an operator wants to know of the file; may take long.
+    /// What an operator wants to know; may take long.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let report = py
             .detach(|| self.inner.report())
             .map_err(|e| error::store(py, &e))?;
         let dict = PyDict::new(py);
-        dict.set_item("path", report.path)?;
-        dict.set_item("bytes", report.bytes)?;
-        dict.set_item("wal_bytes", report.wal_bytes)?;
-        dict.set_item("journal_mode", report.journal_mode)?;
-        dict.set_item("synchronous", report.synchronous)?;
-        dict.set_item("schema_version", report.schema_version)?;
-        dict.set_item("sqlite_version", report.sqlite_version)?;
-        dict.set_item("integrity", report.integrity)?;
+        for (name, fact) in report.facts {
+            match fact {
+                Fact::Text(text) => dict.set_item(name, text)?,
+                Fact::Number(number) => dict.set_item(name, number)?,
+                Fact::Seconds(seconds) => dict.set_item(name, seconds)?,
+            }
+        }
         let instances = PyDict::new(py);
         for (status, count) in report.instances {
             instances.set_item(status, count)?;
