@@ -61,7 +61,7 @@ from ._url import connect
 from ._values import EventTimeout, LoopResult, MapError, OnError, OnMax, OnTimeout
 from ._worker import Worker
 from ._workflow import NodeInfo, Workflow
-from .backends import Backend, InMemoryBackend, SqliteBackend
+from .backends import Backend, InMemoryBackend, PostgresBackend, SqliteBackend
 
 __version__ = "2.0.0a1"
 
@@ -92,6 +92,7 @@ __all__ = [
     "OnError",
     "OnMax",
     "OnTimeout",
+    "PostgresBackend",
     "RetryAfter",
     "RetryPolicy",
     "RouteBuilder",

@@ -2,7 +2,7 @@
 
 `Backend` is the contract, as a `typing.Protocol`: any object with these methods will do.
 `InMemoryBackend` keeps everything in the process, for tests and for work that may be lost;
-`SqliteBackend` in one file, for one machine.
+`SqliteBackend` in one file, for one machine; `PostgresBackend` in a database, for many.
 """
 
 from ._hub import Hub, Listener
@@ -10,6 +10,7 @@ from ._protocol import Backend
 from ._rows import Backlog, Event, HistoryRow, InstanceRow, NewInstance, News, Page, Reply
 from ._storage import StorageBackend
 from .memory import InMemoryBackend
+from .postgres import PostgresBackend
 from .sqlite import SqliteBackend
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "NewInstance",
     "News",
     "Page",
+    "PostgresBackend",
     "Reply",
     "SqliteBackend",
     "StorageBackend",

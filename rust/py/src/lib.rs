@@ -34,6 +34,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<storage::Port>()?;
     m.add_class::<storage::Storage>()?;
     m.add_function(wrap_pyfunction!(storage::fail_points, m)?)?;
+    m.add_function(wrap_pyfunction!(storage::postgres_migrations, m)?)?;
+    m.add_function(wrap_pyfunction!(storage::postgres_statements, m)?)?;
     m.add_function(wrap_pyfunction!(payload::encode_value, m)?)?;
     m.add_function(wrap_pyfunction!(payload::decode_value, m)?)?;
     m.add_function(wrap_pyfunction!(payload::encode_payload, m)?)?;

@@ -24,10 +24,34 @@ use crate::rows::{
     policy_of, reply_to_py, request_of, submitted_to_py,
 };
 
-/// Names of the places where the environment variable `SAYIIR_FAIL_AT` lets a process die.
+/// Names of the places where the environment variable `SAYIIR_FAIL_AT` lets a process die, for the store
+/// of this kind: "sqlite" or "postgres".
 #[pyfunction]
-pub fn fail_points() -> Vec<String> {
-    sayiir_store::sqlite::fail_points()
+#[pyo3(signature = (kind="sqlite"))]
+pub fn fail_points(kind: &str) -> PyResult<Vec<String>> {
+    match kind {
+        "sqlite" => Ok(sayiir_store::sqlite::fail_points()),
+        "postgres" => Ok(sayiir_store::postgres::fail_points()),
+        other => Err(PyValueError::new_err(format!(
+            "kind must be 'sqlite' or 'postgres', got {other:?}"
+        ))),
+    }
+}
+
+/// The migrations of the PostgreSQL schema, as number and text with `sayiir.` for the schema.
+#[pyfunction]
+pub fn postgres_migrations() -> Vec<(i32, &'static str)> {
+    sayiir_store::postgres::migrations()
+}
+
+/// Every statement of the PostgreSQL store by its name, with `sayiir.` for the schema.
+#[pyfunction]
+pub fn postgres_statements(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, text) in sayiir_store::postgres::all_statements() {
+        dict.set_item(name, text)?;
+    }
+    Ok(dict)
 }
 
 /// Where the answers of a store arrive; one for each event loop.
@@ -40,6 +64,7 @@ fn answer_to_py<'py>(py: Python<'py>, answer: Answer) -> PyResult<Bound<'py, PyA
     let claim = |inner| Claim { inner };
     match answer {
         Answer::Nothing => Ok(py.None().into_bound(py)),
+        Answer::Numbers(definition, lane) => Ok((definition, lane).into_pyobject(py)?.into_any()),
         Answer::Submitted(outcomes) => submitted_to_py(py, &outcomes).into_pyobject(py),
         Answer::Existing(row) => row.map(|row| fields(py, &row)).into_pyobject(py),
         Answer::Claims(claims) => claims
@@ -132,9 +157,16 @@ impl Port {
 #[pyclass(frozen, module = "sayiir._core")]
 pub struct Storage {
     pub inner: Arc<dyn sayiir_store::Storage>,
+    postgres: Option<Arc<sayiir_store::PostgresStore>>,
 }
 
 impl Storage {
+    fn the_postgres(&self) -> PyResult<&sayiir_store::PostgresStore> {
+        self.postgres
+            .as_deref()
+            .ok_or_else(|| PyValueError::new_err("this storage is not PostgreSQL"))
+    }
+
     fn send(&self, py: Python<'_>, port: &Port, now: Option<f64>, call: Call) -> PyResult<u64> {
         self.inner
             .call(&port.inner, call, now.map(us))
@@ -182,7 +214,88 @@ impl Storage {
             .map_err(|e| error::store(py, &e))?;
         Ok(Self {
             inner: Arc::new(inner),
+            postgres: None,
         })
+    }
+
+    /// Begins to connect to a PostgreSQL server; `own_clock` says that the database's clock counts.
+    #[staticmethod]
+    #[pyo3(signature = (url, *, schema, max_connections, statement_timeout, connect_timeout, timeout,
+                        keep_completed, keep_events, notify, migrate, own_clock))]
+    fn postgres(
+        py: Python<'_>,
+        url: &str,
+        schema: String,
+        max_connections: usize,
+        statement_timeout: f64,
+        connect_timeout: f64,
+        timeout: f64,
+        keep_completed: Option<f64>,
+        keep_events: f64,
+        notify: bool,
+        migrate: bool,
+        own_clock: bool,
+    ) -> PyResult<Self> {
+        let duration = |what: &str, given: f64| {
+            policy::duration_us(what, given, true).map_err(|e| error::core(py, &e))
+        };
+        let settings = sayiir_store::postgres::Settings {
+            schema,
+            max_connections,
+            statement_timeout_us: duration("statement_timeout", statement_timeout)?,
+            connect_timeout_us: duration("connect_timeout", connect_timeout)?,
+            timeout_us: duration("timeout", timeout)?,
+            keep_completed_us: keep_completed
+                .map(|keep| duration("keep_completed", keep))
+                .transpose()?,
+            keep_orphans_us: duration("keep_events", keep_events)?,
+            notify,
+            migrate,
+            own_clock,
+        };
+        let opened = py.detach(|| sayiir_store::PostgresStore::open(url, settings));
+        let store = Arc::new(opened.map_err(PyValueError::new_err)?);
+        Ok(Self {
+            inner: Arc::clone(&store) as Arc<dyn sayiir_store::Storage>,
+            postgres: Some(store),
+        })
+    }
+
+    /// The server and the database, without any secret.
+    fn shown(&self) -> PyResult<&str> {
+        Ok(self.the_postgres()?.shown())
+    }
+
+    /// The version of the schema that is there; 0 when there is none. Blocks.
+    fn schema_version(&self, py: Python<'_>) -> PyResult<i32> {
+        let store = self.the_postgres()?;
+        py.detach(|| store.schema_version())
+            .map_err(|e| error::store(py, &e))
+    }
+
+    /// Brings the schema to this version; from which to which. Blocks.
+    fn migrate(&self, py: Python<'_>) -> PyResult<(i32, i32)> {
+        let store = self.the_postgres()?;
+        py.detach(|| store.migrate())
+            .map_err(|e| error::store(py, &e))
+    }
+
+    /// The storage's own time in seconds since 1970, if it has one.
+    fn now(&self) -> Option<f64> {
+        self.inner.now_us().map(seconds)
+    }
+
+    /// Makes sure that a definition is known, for whoever inserts instances of it.
+    fn enlist(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        program: Py<crate::definition::Program>,
+    ) -> PyResult<u64> {
+        let new = batch_of(vec![(String::new(), program, Vec::new(), None)]).pop();
+        let new = new.ok_or_else(|| PyValueError::new_err("nothing to enlist"))?;
+        self.send(py, port, now, Call::Enlist { new: Box::new(new) })
     }
 
     /// Finishes what was handed over, and lets go of the place.

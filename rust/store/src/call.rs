@@ -18,6 +18,11 @@ pub enum Call {
         batch: Vec<NewInstance>,
         policy: ConflictPolicy,
     },
+    /// Makes sure that the definition is known, and what its first step needs, so that somebody else
+    /// may insert instances of it; only PostgreSQL has a use for that.
+    Enlist {
+        new: Box<NewInstance>,
+    },
     CheckSubmit {
         id: Arc<str>,
         hash: Hash,
@@ -107,6 +112,8 @@ pub enum Call {
 #[allow(missing_docs)]
 pub enum Answer {
     Nothing,
+    /// Of a definition and of a lane.
+    Numbers(i32, i32),
     Submitted(Vec<Submitted>),
     Existing(Option<Box<InstanceRow>>),
     Claims(Vec<Claim>),
@@ -155,6 +162,7 @@ impl Call {
             Self::Submit { batch, policy } => {
                 Answer::Submitted(store.submit(batch.clone(), *policy, now_us)?)
             }
+            Self::Enlist { .. } => Answer::Nothing,
             Self::CheckSubmit { id, hash, policy } => {
                 Answer::Existing(store.check_submit(id, hash, *policy, now_us)?)
             }

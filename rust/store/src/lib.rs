@@ -7,10 +7,13 @@
 
 pub mod call;
 pub mod contract;
+mod fail;
 pub mod keeper;
+mod listed;
 pub mod memory;
 pub mod outbox;
 pub mod port;
+pub mod postgres;
 pub mod shared;
 pub mod sqlite;
 pub mod storage;
@@ -18,5 +21,6 @@ pub mod storage;
 pub use contract::*;
 pub use keeper::Keeper;
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use storage::Storage;

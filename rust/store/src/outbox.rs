@@ -3,13 +3,29 @@
 //! While the thread is busy with one batch, the next one gathers here by itself: that is the group
 //! commit. Nothing ever waits for a timer so that a batch may grow.
 
+use std::future::poll_fn;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 #[derive(Debug)]
 struct Waiting<T> {
     jobs: Vec<T>,
     closed: bool,
+    /// Whether somebody wanted the thread to look, since it last did.
+    nudged: bool,
+    /// Of a thread that waits as a task does.
+    waker: Option<Waker>,
+}
+
+impl<T> Waiting<T> {
+    fn wake(&mut self, filled: &Condvar) {
+        self.nudged = true;
+        match self.waker.take() {
+            Some(waker) => waker.wake(),
+            None => filled.notify_one(),
+        }
+    }
 }
 
 /// See the module's opening.
@@ -25,6 +41,8 @@ impl<T> Default for Outbox<T> {
             waiting: Mutex::new(Waiting {
                 jobs: Vec::new(),
                 closed: false,
+                nudged: false,
+                waker: None,
             }),
             filled: Condvar::new(),
         }
@@ -46,7 +64,7 @@ impl<T> Outbox<T> {
         }
         waiting.jobs.push(job);
         if !quietly {
-            self.filled.notify_one();
+            waiting.wake(&self.filled);
         }
         Ok(())
     }
@@ -73,23 +91,39 @@ impl<T> Outbox<T> {
         (!into.is_empty() || !waiting.closed).then_some(())
     }
 
+    /// As [`Outbox::take`], for a thread that waits as a task does, until somebody wakes it.
+    pub async fn taken(&self, into: &mut Vec<T>) -> Option<()> {
+        poll_fn(|context| {
+            let mut waiting = self.lock();
+            if waiting.jobs.is_empty() && !waiting.closed && !waiting.nudged {
+                waiting.waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            waiting.nudged = false;
+            std::mem::swap(&mut waiting.jobs, into);
+            Poll::Ready((!into.is_empty() || !waiting.closed).then_some(()))
+        })
+        .await
+    }
+
     /// Wakes the thread, whether there is a job or only something to look at.
     pub fn nudge(&self) {
-        let _waiting = self.lock();
-        self.filled.notify_one();
+        self.lock().wake(&self.filled);
     }
 
     /// Wakes the thread if there is a job.
     pub fn flush(&self) {
-        if !self.lock().jobs.is_empty() {
-            self.filled.notify_one();
+        let mut waiting = self.lock();
+        if !waiting.jobs.is_empty() {
+            waiting.wake(&self.filled);
         }
     }
 
     /// Takes no more jobs; what is in it is still done.
     pub fn close(&self) {
-        self.lock().closed = true;
-        self.filled.notify_all();
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        waiting.wake(&self.filled);
     }
 }
 

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, Params, Row};
 use sayiir_core::Bytes;
-use sayiir_core::policy::Tags;
 
-use super::fail::FailPoint;
 use super::statements::{self as sql, Statement};
 use super::trouble::Trouble;
 use super::{Settings, seal};
 use crate::contract::{AGEING_US, Hash, Status, StoreError, StoreResult};
+use crate::fail::FailPoint;
+use crate::listed::{read_list, status_of};
 
 /// Numbers that are never used again.
 #[derive(Debug, Clone, Copy, Default)]
@@ -310,11 +310,11 @@ impl Books {
             Ok(Control {
                 instance: row.get(0)?,
                 id: row.get::<_, Arc<str>>(1)?,
-                status: status(row.get(2)?),
+                status: status_of(row.get(2)?),
                 fence: row.get::<_, i64>(3)? as u64,
                 held: row.get::<_, Option<i64>>(4)?.is_some(),
                 asked: Asked::read(row.get(5)?),
-                resume: row.get::<_, Option<i64>>(6)?.map(status),
+                resume: row.get::<_, Option<i64>>(6)?.map(status_of),
                 wake_us: row.get(7)?,
                 awaits: row.get(8)?,
             })
@@ -446,34 +446,6 @@ impl Books {
         self.ended.borrow_mut().push(Arc::clone(id));
         Ok(())
     }
-}
-
-/// The status with this number; anything else is a damaged row and counts as ended.
-pub(super) fn status(number: i64) -> Status {
-    match number {
-        0 => Status::InProgress,
-        1 => Status::Waiting,
-        2 => Status::AwaitingSignal,
-        3 => Status::Paused,
-        4 => Status::Completed,
-        6 => Status::Cancelled,
-        _ => Status::Failed,
-    }
-}
-
-/// A list of names as the text that is stored.
-pub(super) fn write_list(names: &[Arc<str>]) -> String {
-    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-    serde_json::to_string(&names).unwrap_or_default()
-}
-
-/// The names in a stored text; a damaged one holds none.
-pub(super) fn read_list(text: &str) -> Tags {
-    if text == "[]" {
-        return Arc::new([]);
-    }
-    let names: Vec<String> = serde_json::from_str(text).unwrap_or_default();
-    names.into_iter().map(Arc::from).collect()
 }
 
 /// Bytes of a column.

@@ -4,9 +4,10 @@
 use rusqlite::types::ToSql;
 use sayiir_core::state::{Commit, NO_CELLS, Next, Parked, Reply};
 
-use super::books::{Asked, End, priority_us, write_list};
+use super::books::{Asked, End, priority_us};
 use super::statements as sql;
 use super::*;
+use crate::listed::write_list;
 
 impl Books {
     fn park(&self, instance: i64, parked: &Parked) -> StoreResult<()> {

@@ -8,11 +8,12 @@ use rusqlite::types::ToSql;
 use sayiir_core::event::Event;
 use sayiir_core::policy::Tags;
 
-use super::books::{bytes, read_list};
+use super::books::bytes;
 use super::reading::hash_of;
 use super::statements as sql;
 use super::*;
 use crate::contract::{Claim, Claimant};
+use crate::listed::read_list;
 
 /// What a claim reads of its row, if the row's check holds.
 struct ClaimView {

@@ -7,7 +7,7 @@ use sayiir_core::event::Event;
 use sayiir_core::policy::covers;
 use sayiir_core::state::{Commit, Reply, StepRow};
 
-use super::books::{Asked, Control, bytes, priority_us, read_list, status, write_list};
+use super::books::{Asked, Control, bytes, priority_us};
 use super::reading::{full_row, hash_of, step_of};
 use super::statements as sql;
 use super::*;
@@ -15,6 +15,7 @@ use crate::contract::{
     Backlog, Claim, Claimant, ConflictPolicy, Filter, Hash, HistoryRow, InstanceRow, NewInstance,
     News, Page, Request, Status, Store, StoreError, StoreResult, Submitted,
 };
+use crate::listed::{read_list, status_of, write_list};
 
 impl Books {
     fn not_found(id: &str) -> StoreError {
@@ -47,7 +48,11 @@ impl Books {
         policy: ConflictPolicy,
     ) -> StoreResult<Option<(i64, Option<Box<InstanceRow>>)>> {
         let found = self.one(&sql::CONFLICT, [id], |row| {
-            Ok((row.get::<_, i64>(0)?, hash_of(row, 1)?, status(row.get(2)?)))
+            Ok((
+                row.get::<_, i64>(0)?,
+                hash_of(row, 1)?,
+                status_of(row.get(2)?),
+            ))
         })?;
         let Some((instance, found, status)) = found else {
             return Ok(None);

@@ -8,6 +8,7 @@ use super::reading::full_row;
 use super::statements::{self as sql, row_of};
 use super::*;
 use crate::contract::{Filter, InstanceRow, Page, StoreError, StoreResult};
+use crate::listed::after_prefix;
 use crate::storage::{Fact, Report};
 
 /// A held instance whose holder has something to attend to.
@@ -35,7 +36,9 @@ impl Books {
 
     /// The status of an instance, if it exists.
     pub fn status_of(&self, id: &str) -> StoreResult<Option<Status>> {
-        self.one(&sql::STATUS, [id], |row| Ok(books::status(row.get(0)?)))
+        self.one(&sql::STATUS, [id], |row| {
+            Ok(crate::listed::status_of(row.get(0)?))
+        })
     }
 
     /// A page, newest first.
@@ -204,7 +207,7 @@ impl Books {
             ],
             instances: listed("SELECT status, count(*) FROM instances GROUP BY status")?
                 .into_iter()
-                .map(|(number, count)| (books::status(number).word(), count))
+                .map(|(number, count)| (crate::listed::status_of(number).word(), count))
                 .collect(),
             workers,
             definitions,
@@ -240,35 +243,5 @@ fn damaged(id: Arc<str>, text: String) -> InstanceRow {
         worker: None,
         fence: 0,
         steps: 0,
-    }
-}
-
-/// The first text after all that begin with `prefix`, in the order of their bytes; none if there is
-/// no such text.
-fn after_prefix(prefix: &str) -> Option<String> {
-    let mut chars: Vec<char> = prefix.chars().collect();
-    while let Some(last) = chars.pop() {
-        let next = match last {
-            '\u{d7ff}' => Some('\u{e000}'),
-            last => char::from_u32(last as u32 + 1),
-        };
-        if let Some(next) = next {
-            chars.push(next);
-            return Some(chars.into_iter().collect());
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::after_prefix;
-
-    #[test]
-    fn what_comes_after_a_prefix() {
-        assert_eq!(after_prefix("ab").as_deref(), Some("ac"));
-        assert_eq!(after_prefix("a\u{10ffff}").as_deref(), Some("b"));
-        assert_eq!(after_prefix("\u{d7ff}").as_deref(), Some("\u{e000}"));
-        assert_eq!(after_prefix("\u{10ffff}"), None);
     }
 }

@@ -18,7 +18,6 @@ mod books;
 mod checkpoint;
 mod claiming;
 mod contract_impl;
-mod fail;
 mod lane;
 mod leases;
 mod listing;
@@ -37,7 +36,6 @@ use std::thread::JoinHandle;
 use sayiir_core::Bytes;
 
 use self::books::Books;
-pub use self::fail::points as fail_points;
 use self::lane::File;
 use self::trouble::Trouble;
 use crate::contract::{Hash, Status, StoreError, StoreResult};
@@ -142,6 +140,12 @@ fn after_fork(path: &str) -> String {
         "SQLite file '{path}' was opened before this process was forked, and cannot be used in it: open \
          backends after the fork, or start processes with the 'spawn' method"
     )
+}
+
+/// The names of the fail points of the SQLite store.
+#[must_use]
+pub fn fail_points() -> Vec<String> {
+    crate::fail::points(statements::ALL.iter().map(|statement| statement.name))
 }
 
 /// A thread that is still to be joined, and what it holds open.

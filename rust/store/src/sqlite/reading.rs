@@ -4,10 +4,11 @@ use rusqlite::Row;
 use rusqlite::types::ToSql;
 use sayiir_core::state::{Outcome, StepRow};
 
-use super::books::{Asked, bytes, read_list, status};
+use super::books::{Asked, bytes};
 use super::statements as sql;
 use super::*;
 use crate::contract::{HistoryRow, InstanceRow};
+use crate::listed::{read_list, status_of};
 
 /// An instance row as the statement `row_of!` reads it.
 pub(super) struct FullRow {
@@ -25,7 +26,7 @@ pub(super) fn hash_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Hash> {
 pub(super) fn full_row(row: &Row<'_>) -> rusqlite::Result<FullRow> {
     let text = |column: usize| row.get::<_, Option<Arc<str>>>(column);
     let instance: i64 = row.get(0)?;
-    let now = status(row.get(4)?);
+    let now = status_of(row.get(4)?);
     let asked = Asked::read(row.get(12)?);
     let shows_parking = matches!(
         now,

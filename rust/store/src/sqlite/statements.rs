@@ -1,7 +1,7 @@
 //! Every SQL statement of the SQLite store, by name, and nothing else.
 //!
 //! Each is prepared once per connection. Its name is also the name of two fail points, before and
-//! after it (see [`super::fail`]), so no statement can be added that is not killed at by a test.
+//! after it (see [`crate::fail`]), so no statement can be added that is not killed at by a test.
 
 /// A named statement.
 #[derive(Debug)]

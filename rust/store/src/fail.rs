@@ -1,12 +1,10 @@
 //! Fail points: places where a test lets the process die, to see that nothing is lost.
 //!
 //! There is one before and one after every statement. The environment variable
-//! `SAYIIR_FAIL_AT=point[:n]`, read when a file is opened, aborts the process the n-th time it comes
+//! `SAYIIR_FAIL_AT=point[:n]`, read when a store is opened, aborts the process the n-th time it comes
 //! to the point. Unset, which is always outside of tests, a statement costs one comparison more.
 
 use std::cell::Cell;
-
-use super::statements::ALL;
 
 /// The name of the environment variable.
 pub const VARIABLE: &str = "SAYIIR_FAIL_AT";
@@ -51,11 +49,10 @@ impl FailPoint {
     }
 }
 
-/// The names of all fail points.
-#[must_use]
-pub fn points() -> Vec<String> {
-    ALL.iter()
-        .flat_map(|statement| ["before", "after"].map(|side| format!("{}.{side}", statement.name)))
+/// The names of the fail points of these statements.
+pub fn points(statements: impl Iterator<Item = &'static str>) -> Vec<String> {
+    statements
+        .flat_map(|name| ["before", "after"].map(|side| format!("{name}.{side}")))
         .collect()
 }
 
@@ -65,11 +62,12 @@ mod tests {
 
     #[test]
     fn a_point_is_named_once() {
-        let mut names = points();
-        let count = names.len();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), count);
+        for mut names in [crate::sqlite::fail_points(), crate::postgres::fail_points()] {
+            let count = names.len();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), count);
+        }
     }
 
     #[test]

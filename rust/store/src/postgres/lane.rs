@@ -1,0 +1,758 @@
+//! The storage thread of one backend: what it does when, over which connection.
+//!
+//! The invariant of the write lane is SQLite's: an answer leaves it only after the transaction that
+//! holds the call's effects was committed. A batch is whatever gathered while the batch before it was
+//! under way. When a connection is lost, nobody knows whether its last transaction was committed; its
+//! calls are then made again in a form that finds out (see [`super::single`]). A batch that fails for
+//! another reason was undone, and its calls are made one by one, so that one call fails for one
+//! reason. What somebody else's transaction keeps locked is tried again a little later, so that
+//! nobody else has to wait.
+//!
+//! Leases are renewed over another connection than the one that writes, so that no lock that a write
+//! waits for can cost a lease.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::clock::Clock;
+use super::connection::{Failure, Line, Link, Place, Tried};
+pub use super::group::Lanes;
+use super::group::{self, claims_answer};
+use super::reading;
+use super::single::{Effects, Single};
+use super::statements as sql;
+use super::trouble::Trouble;
+use crate::call::{Answer, Call};
+use crate::contract::{NewInstance, StoreResult};
+use crate::port::{Hint, Port};
+use crate::shared::{Job, Shared};
+
+/// How often somebody looks for leases that ran out, and for ends that nobody was told of.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often an idle process removes what is no longer kept, when something is kept for a time.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// The same when nothing is.
+const SWEEP_SELDOM: Duration = Duration::from_secs(60);
+/// How often the row of a listener is renewed; it lasts a minute.
+const LISTEN_AGAIN: Duration = Duration::from_secs(20);
+/// How often the database's clock is read.
+const READ_CLOCK: Duration = Duration::from_secs(5);
+/// Hints that come within this time are one.
+const HINT_PAUSE: Duration = Duration::from_millis(1);
+/// How long a call rests that met a locked row.
+const LOCKED_PAUSE: Duration = Duration::from_millis(300);
+/// So often a transaction that collided with another is made again at once.
+const COLLISIONS: u32 = 20;
+
+/// A call on its way, and what was tried.
+pub struct Work {
+    pub job: Job,
+    /// Marks what this call writes.
+    pub token: i64,
+    /// Whether it may have been done already.
+    pub again: bool,
+    /// Until when it is tried.
+    deadline: Instant,
+    /// Not before, for one that met a lock.
+    rests_until: Option<Instant>,
+}
+
+/// Everything the tasks of the thread share.
+pub struct Desk {
+    pub shared: Arc<Shared>,
+    pub clock: Arc<Clock>,
+    pub place: Rc<Place>,
+    writer: Line,
+    reader: Rc<Line>,
+    keeper: Rc<Line>,
+    lanes: RefCell<Lanes>,
+    /// Held instances that may have rows of cells.
+    celled: RefCell<HashSet<i64>>,
+    later: RefCell<Vec<Work>>,
+    expire_due: Cell<bool>,
+    sweep_due: Cell<bool>,
+    stir: Notify,
+    told: RefCell<HashMap<Arc<str>, i32>>,
+}
+
+impl Desk {
+    pub fn new(shared: Arc<Shared>, clock: Arc<Clock>, place: Place) -> Rc<Self> {
+        let place = Rc::new(place);
+        let reader = Rc::new(Line::new(&place, true));
+        let keeper = match place.settings.max_connections {
+            0..=2 => Rc::clone(&reader),
+            _ => Rc::new(Line::new(&place, false)),
+        };
+        Rc::new(Self {
+            writer: Line::new(&place, false),
+            reader,
+            keeper,
+            shared,
+            clock,
+            place,
+            lanes: RefCell::default(),
+            celled: RefCell::default(),
+            later: RefCell::default(),
+            expire_due: Cell::new(false),
+            sweep_due: Cell::new(true),
+            stir: Notify::new(),
+            told: RefCell::default(),
+        })
+    }
+
+    fn work(&self, job: Job) -> Work {
+        Work {
+            job,
+            token: self.place.token(),
+            again: false,
+            deadline: Instant::now() + self.place.settings.timeout(),
+            rests_until: None,
+        }
+    }
+
+    /// How far timers may seem to be due too early.
+    fn margin_us(&self) -> i64 {
+        if self.shared.own_clock {
+            self.clock.margin_us()
+        } else {
+            0
+        }
+    }
+
+    fn deliver(&self, work: Work, answer: StoreResult<Answer>) {
+        self.shared.deliver(&mut vec![work.job], vec![answer]);
+    }
+
+    fn fail(&self, works: Vec<Work>, failure: &Failure) {
+        let answers = works.iter().map(|_| Err(failure.error())).collect();
+        let mut jobs = works.into_iter().map(|work| work.job).collect();
+        self.shared.deliver(&mut jobs, answers);
+    }
+
+    /// Runs until the outboxes are closed and everything in them is done.
+    pub async fn run(self: Rc<Self>) {
+        let tasks = [
+            tokio::task::spawn_local(Rc::clone(&self).keep()),
+            tokio::task::spawn_local(Rc::clone(&self).hear()),
+        ];
+        let reading = tokio::task::spawn_local(Rc::clone(&self).read_lane());
+        self.write_lane().await;
+        let _ = reading.await;
+        for task in tasks {
+            task.abort();
+        }
+        // A listener that is gone would be told for another minute.
+        if let Ok(link) = self.keeper.link(Instant::now()).await {
+            let _ = link.run(&sql::LISTENER_DROP, &[&self.place.listener]).await;
+        }
+    }
+
+    // Writing.
+
+    async fn write_lane(&self) {
+        let mut jobs = Vec::new();
+        let mut open = true;
+        while open || !self.later.borrow().is_empty() {
+            let next = self
+                .later
+                .borrow()
+                .iter()
+                .filter_map(|work| work.rests_until)
+                .min();
+            let taken = match next {
+                Some(at) => tokio::select! {
+                    biased;
+                    taken = self.shared.writer.taken(&mut jobs), if open => taken,
+                    () = tokio::time::sleep_until(at.into()) => Some(()),
+                },
+                None => self.shared.writer.taken(&mut jobs).await,
+            };
+            open = open && taken.is_some();
+            let mut works: Vec<Work> = jobs.drain(..).map(|job| self.work(job)).collect();
+            let now = Instant::now();
+            let rested: Vec<Work> = self
+                .later
+                .borrow_mut()
+                .extract_if(.., |work| work.rests_until.is_none_or(|at| at <= now))
+                .collect();
+            if works.is_empty() && rested.is_empty() {
+                self.stir.notify_one();
+            }
+            if !works.is_empty() {
+                self.process(std::mem::take(&mut works)).await;
+            }
+            for work in rested {
+                self.process(vec![work]).await;
+            }
+            self.duties().await;
+        }
+        self.shared.refuse_all(&self.shared.writer);
+    }
+
+    /// Makes calls until each has its answer, or rests.
+    async fn process(&self, mut works: Vec<Work>) {
+        let mut collisions = 0;
+        while !works.is_empty() {
+            let deadline = works.iter().map(|work| work.deadline).min();
+            let link = match self
+                .writer
+                .link(deadline.unwrap_or_else(Instant::now))
+                .await
+            {
+                Ok(link) => link,
+                Err(failure) => {
+                    let soon = Instant::now() + Duration::from_millis(50);
+                    let patient = self.writer.was_there() && failure.trouble == Trouble::Lost;
+                    let (over, left): (Vec<_>, Vec<_>) = works
+                        .into_iter()
+                        .partition(|work| !patient || work.deadline <= soon);
+                    self.fail(over, &failure);
+                    works = left;
+                    if !works.is_empty() {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    continue;
+                }
+            };
+            match self.attempt(&link, &mut works).await {
+                Ok(()) => return,
+                Err(failure) => match failure.trouble {
+                    Trouble::Lost => {
+                        self.writer.doubt();
+                        let now = Instant::now();
+                        for work in &mut works {
+                            work.again = true;
+                        }
+                        let (over, left) = works.into_iter().partition(|work| work.deadline <= now);
+                        self.fail(over, &failure);
+                        works = left;
+                    }
+                    Trouble::Again if collisions < COLLISIONS => {
+                        link.rollback().await;
+                        collisions += 1;
+                        let pause = self.place.token() as u64 % (u64::from(collisions) * 2_000);
+                        tokio::time::sleep(Duration::from_micros(pause)).await;
+                    }
+                    _ => {
+                        link.rollback().await;
+                        if works.len() > 1 {
+                            for work in works {
+                                Box::pin(self.process(vec![work])).await;
+                            }
+                            return;
+                        }
+                        let locked = failure.trouble == Trouble::Locked;
+                        for mut work in works {
+                            let until = Instant::now() + LOCKED_PAUSE;
+                            if locked && until < work.deadline {
+                                work.rests_until = Some(until);
+                                self.later.borrow_mut().push(work);
+                            } else {
+                                self.fail(vec![work], &failure);
+                            }
+                        }
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Makes calls once. What was answered is gone from the list, also when the rest failed.
+    async fn attempt(&self, link: &Link, works: &mut Vec<Work>) -> Tried<()> {
+        // In tests time stands with the callers, who move on together.
+        let now = works.iter().filter_map(|work| work.job.now_us).max();
+        let news: Vec<&NewInstance> = works
+            .iter()
+            .filter_map(|work| match &work.job.call {
+                Call::Submit { batch, .. } => Some(&batch[..]),
+                Call::Enlist { new } => Some(std::slice::from_ref(&**new)),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let mut lanes = std::mem::take(&mut *self.lanes.borrow_mut());
+        let ensured = lanes.ensure(link, &self.place, &news, now).await;
+        *self.lanes.borrow_mut() = lanes;
+        ensured?;
+        if now.is_some() && link.row(&sql::OVERDUE, &[&now]).await?.is_some() {
+            self.expire(link, now).await?;
+        }
+        let mut repeated = false;
+        loop {
+            let mut lanes = std::mem::take(&mut *self.lanes.borrow_mut());
+            let mut celled = std::mem::take(&mut *self.celled.borrow_mut());
+            let done = group::perform(link, &self.place, works, &mut lanes, &mut celled, now).await;
+            *self.lanes.borrow_mut() = lanes;
+            *self.celled.borrow_mut() = celled;
+            let mut outcome = done?;
+            if outcome.overdue {
+                self.expire_due.set(true);
+            }
+            for at in std::mem::take(&mut outcome.repeat) {
+                if repeated {
+                    let one = matches!(works[at].job.call, Call::ClaimOne { .. });
+                    outcome.answers[at] = Some(Ok(claims_answer(one, Vec::new())));
+                }
+            }
+            self.hand_out(works, outcome).await;
+            let again = works
+                .iter()
+                .any(|work| matches!(work.job.call, Call::Claim { .. } | Call::ClaimOne { .. }));
+            if !again {
+                break;
+            }
+            if self.expire_due.take() {
+                self.expire(link, now).await?;
+            }
+            repeated = true;
+        }
+        self.singles(link, works, now).await?;
+        // What only reads came here because leases had to be looked at first.
+        while let Some(work) = works.last() {
+            let answer = reading::read(link, &self.place, self.margin_us(), &work.job.call).await?;
+            if let Some(work) = works.pop() {
+                self.deliver(work, answer.unwrap_or(Ok(Answer::Nothing)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers what a group answered; the rest stays in the list.
+    async fn hand_out(&self, works: &mut Vec<Work>, outcome: group::Outcome) {
+        let mut left = Vec::new();
+        let mut jobs = Vec::new();
+        let mut answers = Vec::new();
+        let mut incomplete: HashMap<usize, Vec<group::Taken>> =
+            outcome.incomplete.into_iter().collect();
+        for (at, (work, answer)) in works.drain(..).zip(outcome.answers).enumerate() {
+            match (answer, incomplete.remove(&at)) {
+                (Some(answer), _) => {
+                    jobs.push(work.job);
+                    answers.push(answer);
+                }
+                (None, Some(taken)) => self.load(work, taken),
+                (None, None) => left.push(work),
+            }
+        }
+        *works = left;
+        self.shared.unwatch(&outcome.effects.ended);
+        self.shared.deliver(&mut jobs, answers);
+        if outcome.effects.news {
+            self.place.heard.borrow_mut().push("news".into());
+            self.place.heard_some.notify_one();
+        }
+    }
+
+    /// Reads what claims lack, beside the write lane, and answers their call.
+    fn load(&self, work: Work, taken: Vec<group::Taken>) {
+        let reader = Rc::clone(&self.reader);
+        let place = Rc::clone(&self.place);
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_local(async move {
+            let one = matches!(work.job.call, Call::ClaimOne { .. });
+            let held: Vec<(Arc<str>, u64)> = taken.iter().map(group::Taken::lease).collect();
+            let mut taken = Some(taken);
+            let answer = loop {
+                let loaded = async {
+                    let link = reader.link(work.deadline).await?;
+                    group::load(&link, &place, taken.iter().flatten().cloned().collect()).await
+                };
+                match loaded.await {
+                    Ok(claims) => break Ok(claims_answer(one, claims)),
+                    Err(failure)
+                        if failure.trouble == Trouble::Lost && Instant::now() < work.deadline =>
+                    {
+                        reader.doubt();
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    Err(failure) => {
+                        // Nobody will hear of these leases, so they are given back.
+                        give_back(&shared, &held);
+                        break Err(failure.error());
+                    }
+                }
+            };
+            taken = None;
+            drop(taken);
+            shared.deliver(&mut vec![work.job], vec![answer]);
+        });
+    }
+
+    /// The calls for which a group has no room, all in one transaction.
+    async fn singles(&self, link: &Link, works: &mut Vec<Work>, now: Option<i64>) -> Tried<()> {
+        let singles: Vec<usize> = works
+            .iter()
+            .enumerate()
+            .filter(|(_, work)| !work.job.call.only_reads())
+            .map(|(at, _)| at)
+            .collect();
+        if singles.is_empty() {
+            return Ok(());
+        }
+        let mut effects = Effects::default();
+        let mut answers = Vec::with_capacity(singles.len());
+        let lanes = std::mem::take(&mut *self.lanes.borrow_mut());
+        let done = async {
+            link.begin().await?;
+            let mut single = Single {
+                link,
+                place: &self.place,
+                now,
+                effects: &mut effects,
+            };
+            for at in &singles {
+                answers.push(single.perform(&works[*at], &lanes).await?);
+            }
+            self.tell_and_commit(link, &effects).await
+        }
+        .await;
+        *self.lanes.borrow_mut() = lanes;
+        done?;
+        let mut jobs = Vec::with_capacity(singles.len());
+        let mut reads = Vec::new();
+        for work in works.drain(..) {
+            if work.job.call.only_reads() {
+                reads.push(work);
+            } else {
+                jobs.push(work.job);
+            }
+        }
+        *works = reads;
+        self.shared.unwatch(&effects.ended);
+        self.shared.deliver(&mut jobs, answers);
+        Ok(())
+    }
+
+    async fn tell_and_commit(&self, link: &Link, effects: &Effects) -> Tried<()> {
+        group::tell(link, &self.place, effects.work, !effects.ended.is_empty()).await?;
+        if effects.news && self.place.settings.notify {
+            let params: super::connection::Params<'_> =
+                &[&self.place.settings.schema, &"news", &self.place.listener];
+            link.run(&sql::TELL, params).await?;
+        }
+        link.commit().await
+    }
+
+    /// A transaction of our own, whose effects we tell of.
+    async fn own(
+        &self,
+        link: &Link,
+        now: Option<i64>,
+        body: impl AsyncFnOnce(&mut Single<'_>) -> Tried<()>,
+    ) -> Tried<()> {
+        let mut effects = Effects::default();
+        let done = async {
+            link.begin().await?;
+            let mut single = Single {
+                link,
+                place: &self.place,
+                now,
+                effects: &mut effects,
+            };
+            body(&mut single).await?;
+            self.tell_and_commit(link, &effects).await
+        }
+        .await;
+        match &done {
+            Ok(()) => {
+                self.shared.unwatch(&effects.ended);
+                let mut hints: Vec<(Hint, Arc<str>)> = effects
+                    .ended
+                    .iter()
+                    .map(|id| (Hint::Ended, Arc::clone(id)))
+                    .collect();
+                if effects.work {
+                    hints.push((Hint::Work, "".into()));
+                }
+                self.shared.tell(hints);
+            }
+            Err(failure) if failure.trouble == Trouble::Lost => self.writer.doubt(),
+            Err(_) => link.rollback().await,
+        }
+        done
+    }
+
+    async fn expire(&self, link: &Link, now: Option<i64>) -> Tried<()> {
+        self.own(link, now, async |single| single.expire().await)
+            .await
+    }
+
+    /// What the write lane does between batches.
+    async fn duties(&self) {
+        if !self.expire_due.get() && !self.sweep_due.get() {
+            return;
+        }
+        // What fails here is due again soon enough, and whoever waits for it hears of the trouble.
+        let Ok(link) = self.writer.link(Instant::now()).await else {
+            return;
+        };
+        if self.expire_due.take() {
+            let _ = self.expire(&link, None).await;
+        }
+        if self.sweep_due.take() && self.shared.own_clock {
+            let more = Cell::new(false);
+            let _ = self
+                .own(&link, None, async |single| {
+                    more.set(single.sweep().await?);
+                    Ok(())
+                })
+                .await;
+            if more.get() {
+                self.sweep_due.set(true);
+                // After whatever waits.
+                self.shared.writer.nudge();
+            }
+        }
+    }
+
+    // Reading.
+
+    async fn read_lane(self: Rc<Self>) {
+        let mut jobs = Vec::new();
+        let mut tasks = tokio::task::JoinSet::new();
+        while self.shared.reader.taken(&mut jobs).await.is_some() {
+            for job in jobs.drain(..) {
+                if !self.shared.own_clock {
+                    // Leases that have run out must be taken back first, which the write lane does.
+                    if let Err(job) = self.shared.writer.push(job, false) {
+                        self.shared
+                            .deliver(&mut vec![job], vec![Err(self.shared.closed())]);
+                    }
+                    continue;
+                }
+                let work = self.work(job);
+                tasks.spawn_local(Rc::clone(&self).read(work));
+            }
+            while tasks.try_join_next().is_some() {}
+        }
+        self.shared.refuse_all(&self.shared.reader);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn read(self: Rc<Self>, work: Work) {
+        let answer = loop {
+            let tried = async {
+                let link = self.reader.link(work.deadline).await?;
+                reading::read(&link, &self.place, self.margin_us(), &work.job.call).await
+            };
+            match tried.await {
+                Ok(answer) => break answer.unwrap_or(Ok(Answer::Nothing)),
+                Err(failure)
+                    if failure.trouble == Trouble::Lost
+                        && self.reader.was_there()
+                        && Instant::now() < work.deadline =>
+                {
+                    self.reader.doubt();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(failure) => break Err(failure.error()),
+            }
+        };
+        self.deliver(work, answer);
+    }
+
+    // Leases, hints and the clock.
+
+    async fn keep(self: Rc<Self>) {
+        let mut clock_read = None;
+        let mut listened: Option<(Instant, bool, bool)> = None;
+        let mut looked = Instant::now();
+        let mut swept = Instant::now();
+        loop {
+            let now = Instant::now();
+            let next = [
+                self.shared.next_renewal(),
+                clock_read.map(|at: Instant| at + READ_CLOCK),
+                listened.map(|(at, ..)| at + LISTEN_AGAIN),
+                Some(looked + LOOK_EVERY),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
+            if clock_read.is_some() {
+                let wait = next.map_or(LOOK_EVERY, |at| at.saturating_duration_since(now));
+                tokio::select! {
+                    () = self.stir.notified() => {}
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+            let due = self.shared.renewals_due();
+            let deadline = Instant::now();
+            let Ok(link) = self.keeper.link(deadline).await else {
+                self.shared.renewed(&due, false);
+                clock_read.get_or_insert(deadline);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let now = Instant::now();
+            if clock_read.is_none_or(|at| now >= at + READ_CLOCK)
+                && let Ok(Some(row)) = link.row(&sql::CLOCK, &[]).await
+            {
+                self.clock.note(now, row.get(0));
+                clock_read = Some(now);
+            }
+            if !due.is_empty() {
+                let renewed = self.renew(&link, &due).await;
+                self.shared.renewed(&due, renewed.is_ok());
+            }
+            self.put_listener(&link, &mut listened).await;
+            if now >= looked + LOOK_EVERY {
+                looked = now;
+                self.look(&link).await;
+            }
+            let every = match self.place.settings.keep_completed_us {
+                Some(_) => SWEEP_EVERY,
+                None => SWEEP_SELDOM,
+            };
+            if now >= swept + every {
+                swept = now;
+                self.sweep_due.set(true);
+                self.shared.writer.nudge();
+            }
+        }
+    }
+
+    async fn renew(&self, link: &Link, due: &[(Arc<str>, i64)]) -> Tried<()> {
+        let names: Vec<&str> = due.iter().map(|(worker, _)| &**worker).collect();
+        let leases: Vec<i64> = due.iter().map(|(_, lease_us)| *lease_us).collect();
+        let early: Vec<i64> = leases
+            .iter()
+            .map(|us| self.place.settings.early_us(*us))
+            .collect();
+        let no_time: Option<i64> = None;
+        link.run(&sql::RENEW, &[&names, &leases, &early, &no_time])
+            .await?;
+        self.look_for_news(link).await
+    }
+
+    /// Tells those who hold something of what they should attend to.
+    async fn look_for_news(&self, link: &Link) -> Tried<()> {
+        let workers = self.shared.kept();
+        if workers.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = workers.iter().map(|worker| &**worker).collect();
+        let rows = link.rows(&sql::ALERTED, &[&names]).await?;
+        let mut told = HashMap::with_capacity(rows.len());
+        let mut hints = Vec::new();
+        {
+            let before = self.told.borrow();
+            for row in rows {
+                let id: Arc<str> = Arc::from(row.get::<_, &str>(0));
+                let count: i32 = row.get(1);
+                if before.get(&id) != Some(&count) {
+                    hints.push((Hint::News, Arc::clone(&id)));
+                }
+                told.insert(id, count);
+            }
+        }
+        *self.told.borrow_mut() = told;
+        self.shared.tell(hints);
+        Ok(())
+    }
+
+    /// Tells those who wait of instances that have ended.
+    async fn look_for_ends(&self, link: &Link, ids: Vec<Arc<str>>) -> Tried<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = ids.iter().map(|id| &**id).collect();
+        let rows = link.rows(&sql::STATUS, &[&names]).await?;
+        let ended: Vec<Arc<str>> = rows
+            .iter()
+            .map(|row| Arc::from(row.get::<_, &str>(0)))
+            .collect();
+        self.shared.unwatch(&ended);
+        self.shared
+            .tell(ended.into_iter().map(|id| (Hint::Ended, id)).collect());
+        Ok(())
+    }
+
+    /// Once in a while: leases that ran out, and ends that nobody was told of.
+    async fn look(&self, link: &Link) {
+        let no_time: Option<i64> = None;
+        if self.shared.own_clock
+            && let Ok(Some(_)) = link.row(&sql::OVERDUE, &[&no_time]).await
+        {
+            self.expire_due.set(true);
+            self.shared.writer.nudge();
+        }
+        let _ = self.look_for_ends(link, self.shared.watched()).await;
+    }
+
+    /// Says in the database what this process wants to be told of.
+    async fn put_listener(&self, link: &Link, listened: &mut Option<(Instant, bool, bool)>) {
+        if !self.place.settings.notify {
+            return;
+        }
+        let watched = self.shared.watched_since();
+        let work = self.shared.has_listeners();
+        let ends = !watched.is_empty() || !self.shared.watched().is_empty();
+        let now = Instant::now();
+        let stands = match *listened {
+            // Ends are wanted now and then; the row is not rewritten each time.
+            Some((at, was_work, was_ends)) => {
+                now < at + LISTEN_AGAIN && was_work == work && (was_ends || !ends)
+            }
+            None => !work && !ends,
+        };
+        if !stands {
+            let put = link
+                .run(&sql::LISTENER_PUT, &[&self.place.listener, &work, &ends])
+                .await;
+            if put.is_ok() {
+                *listened = (work || ends).then_some((now, work, ends));
+            }
+        }
+        // What ended before the row was there is told by nobody.
+        let _ = self.look_for_ends(link, watched).await;
+    }
+
+    /// Passes notifications on.
+    async fn hear(self: Rc<Self>) {
+        loop {
+            self.place.heard_some.notified().await;
+            tokio::time::sleep(HINT_PAUSE).await;
+            let heard: HashSet<Box<str>> = self.place.heard.borrow_mut().drain(..).collect();
+            if heard.contains("work") {
+                self.shared.tell(vec![(Hint::Work, "".into())]);
+            }
+            let Ok(link) = self.reader.link(Instant::now()).await else {
+                continue;
+            };
+            if heard.contains("news") {
+                let _ = self.look_for_news(&link).await;
+            }
+            if heard.contains("ended") {
+                let _ = self.look_for_ends(&link, self.shared.watched()).await;
+            }
+        }
+    }
+}
+
+/// Gives leases back whose holder will never hear of them.
+fn give_back(shared: &Shared, held: &[(Arc<str>, u64)]) {
+    let Ok(port) = Port::new() else {
+        return;
+    };
+    let port = Arc::new(port);
+    for (id, fence) in held {
+        let call = Call::GiveBack {
+            id: Arc::clone(id),
+            fence: *fence,
+        };
+        let job = Job {
+            ticket: port.next_ticket(),
+            port: Arc::clone(&port),
+            call,
+            now_us: None,
+        };
+        let _ = shared.writer.push(job, false);
+    }
+}

@@ -1,0 +1,437 @@
+//! Every SQL statement of the PostgreSQL store, by name, and nothing else.
+//!
+//! `sayiir.` stands for the schema that was configured. Each is prepared once per connection. Its name
+//! is also the name of two fail points, before and after it (see [`crate::fail`]). A statement takes
+//! whole columns of rows where many calls can share it: an array for each column, unnested side by
+//! side, so that a batch of any size is one statement with one plan.
+//!
+//! `$now` parameters are null when the database's clock counts, which is always but in tests.
+
+/// A named statement.
+#[derive(Debug)]
+pub struct Statement {
+    /// `call.part`.
+    pub name: &'static str,
+    /// The text, with `sayiir.` for the schema.
+    pub sql: &'static str,
+    /// Its place among [`ALL`].
+    pub number: usize,
+}
+
+macro_rules! statements {
+    (@count $at:expr;) => {};
+    (@count $at:expr; $constant:ident = $name:literal, $sql:expr; $($rest:tt)*) => {
+        pub const $constant: Statement = Statement { name: $name, sql: $sql, number: $at };
+        statements!(@count $at + 1; $($rest)*);
+    };
+    ($($constant:ident = $name:literal, $sql:expr;)*) => {
+        statements!(@count 0; $($constant = $name, $sql;)*);
+        /// All of them.
+        pub const ALL: &[&Statement] = &[$(&$constant),*];
+    };
+}
+
+/// The database's time, µs, or the one that was given.
+macro_rules! now {
+    ($given:literal) => {
+        concat!(
+            "coalesce(",
+            $given,
+            "::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
+        )
+    };
+}
+
+/// What a claim gives to the holder; see `claiming::claim_of`.
+macro_rules! claimed {
+    ($from:literal) => {
+        concat!(
+            "SELECT u.instance, u.id, u.definition, u.lane, u.fence, u.cursor, u.next_seq, u.next_strand, \
+             u.cells_from, u.priority, u.events, n.input, u.order_us FROM ",
+            $from,
+            " LEFT JOIN sayiir.inputs n ON n.instance = u.instance ORDER BY u.order_us, u.instance"
+        )
+    };
+}
+
+/// What a listing or a `get` reads of an instance; see `reading::row_of`.
+macro_rules! row_of {
+    ($rest:expr) => {
+        concat!(
+            "SELECT i.instance, i.id, d.workflow, d.hash, i.status, i.created_us, i.updated_us, i.start_at_us, \
+             i.wake_us, i.delay_id, i.signal_id, i.signal_name, i.asked, i.reason, i.asked_by, l.tags, i.priority, \
+             w.name, i.fence, i.steps, CASE WHEN i.result_seq IS NULL THEN i.result ELSE (SELECT \
+             coalesce(s.output, s.error) FROM sayiir.steps s WHERE s.instance = i.instance AND s.seq = i.result_seq) \
+             END FROM sayiir.instances i JOIN sayiir.definitions d ON d.definition = i.definition \
+             JOIN sayiir.lanes l ON l.lane = i.lane LEFT JOIN sayiir.workers w ON w.worker = i.holder ",
+            $rest
+        )
+    };
+}
+
+/// What is read of a step row; see `reading::step_of`.
+macro_rules! step_of {
+    ($rest:literal) => {
+        concat!(
+            "SELECT s.seq, s.path, s.name, s.attempt, s.outcome, s.output, s.error, s.started_us, s.ended_us, s.worker, \
+             s.instance FROM sayiir.steps s ",
+            $rest
+        )
+    };
+}
+
+/// What decides how an instance goes on; see `single::Control`.
+macro_rules! control {
+    ($rest:literal) => {
+        concat!(
+            "SELECT i.instance, i.id, i.status, i.fence, i.holder, i.asked, i.resume, i.wake_us, i.awaits, i.events, \
+             i.cells_from, i.definition, \
+             (SELECT w.name FROM sayiir.workers w WHERE w.worker = i.holder) FROM sayiir.instances i ",
+            $rest
+        )
+    };
+}
+
+statements! {
+    CLOCK = "clock.read", concat!("SELECT ", now!("NULL"));
+
+    // Definitions and lanes, which are written once and never change.
+    LANES = "lane.find",
+        "SELECT d.hash, d.definition, l.lane, l.tags FROM sayiir.definitions d \
+         LEFT JOIN sayiir.lanes l ON l.definition = d.definition WHERE d.hash = ANY($1::bytea[])";
+    LANE = "lane.one",
+        "SELECT l.lane FROM sayiir.lanes l WHERE l.definition = $1::integer AND l.tags = $2::text";
+    DEFINITION_NEW = "definition.new",
+        concat!("INSERT INTO sayiir.definitions (definition, hash, workflow, tree, created_us) \
+         SELECT nextval('sayiir.small_numbers')::integer, $1::bytea, $2::text, $3::bytea, ", now!("$4"),
+         " ON CONFLICT (hash) DO NOTHING");
+    LANE_NEW = "lane.new",
+        "INSERT INTO sayiir.lanes (lane, definition, tags) \
+         SELECT nextval('sayiir.small_numbers')::integer, $1::integer, $2::text \
+         ON CONFLICT (definition, tags) DO NOTHING";
+
+    SUBMIT = "submit.create",
+        concat!("WITH t AS MATERIALIZED (SELECT ", now!("$8"), " AS now), \
+         c AS MATERIALIZED (SELECT nextval('sayiir.instance_numbers') AS instance, u.* FROM unnest($1::text[], \
+           $2::integer[], $3::integer[], $4::smallint[], $5::bigint[], $6::bytea[], $7::bigint[]) \
+           AS u (id, definition, lane, priority, start_at_us, input, token)), \
+         made AS (INSERT INTO sayiir.instances (instance, id, definition, lane, status, priority, order_us, fence, \
+           created_us, updated_us, start_at_us, wake_us, next_seq, next_strand, steps, events) \
+           SELECT c.instance, c.id, c.definition, c.lane, CASE WHEN c.start_at_us > t.now THEN 1 ELSE 0 END, c.priority, \
+           greatest(t.now, c.start_at_us) + (c.priority - 1) * 30000000::bigint, c.instance << 20, t.now, t.now, \
+           CASE WHEN c.start_at_us > t.now THEN c.start_at_us END, CASE WHEN c.start_at_us > t.now THEN c.start_at_us END, \
+           0, 1, 0, EXISTS (SELECT 1 FROM sayiir.events e WHERE e.id = c.id AND e.early AND e.came_us > t.now - $9::bigint) \
+           FROM c, t ON CONFLICT (id) DO NOTHING RETURNING instance, id), \
+         i AS (INSERT INTO sayiir.inputs (instance, token, input) SELECT c.instance, c.token, c.input \
+           FROM made JOIN c ON c.instance = made.instance), \
+         adopted AS (UPDATE sayiir.events e SET early = false, fresh = false FROM made, t \
+           WHERE e.id = made.id AND e.early AND e.came_us > t.now - $9::bigint), \
+         late AS (DELETE FROM sayiir.events e USING made, t WHERE e.id = made.id AND e.early \
+           AND e.came_us <= t.now - $9::bigint) \
+         SELECT id FROM made");
+    TOKEN = "submit.token", "SELECT n.token FROM sayiir.inputs n WHERE n.instance = $1::bigint";
+    TAKEN = "submit.taken", "SELECT i.id FROM sayiir.instances i WHERE i.id = ANY($1::text[])";
+
+    COMMIT = "commit.apply",
+        concat!("WITH t AS MATERIALIZED (SELECT ", now!("$18"), " AS now), \
+         c AS MATERIALIZED (SELECT c.instance, c.fence, c.cursor, c.next_seq, c.next_strand, c.cells_from, c.steps, c.tags, c.priority, c.status, \
+           c.frees, c.wake_us, c.awaits, c.delay_id, c.signal_id, c.signal_name, c.result_seq, c.result \
+           FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::integer[], $5::integer[], \
+           $6::integer[], $7::integer[], $8::text[], $9::smallint[], $10::smallint[], $11::boolean[], $12::bigint[], \
+           $13::text[], $14::text[], $15::text[], $16::text[], $17::integer[], $19::bytea[]) \
+           AS c (instance, fence, cursor, next_seq, next_strand, cells_from, steps, tags, priority, status, frees, wake_us, \
+           awaits, delay_id, signal_id, signal_name, result_seq, result)), \
+         u AS (UPDATE sayiir.instances i SET \
+           cursor = CASE WHEN c.status >= 4 THEN NULL ELSE coalesce(c.cursor, i.cursor) END, \
+           next_seq = c.next_seq, next_strand = c.next_strand, \
+           cells_from = CASE WHEN c.status >= 4 THEN i.cells_from ELSE c.cells_from END, \
+           steps = i.steps + c.steps, lane = CASE WHEN c.tags IS NULL THEN i.lane ELSE (SELECT l.lane FROM sayiir.lanes l \
+             WHERE l.definition = i.definition AND l.tags = c.tags) END, priority = coalesce(c.priority, i.priority), \
+           order_us = CASE WHEN c.priority IS NULL THEN i.order_us ELSE greatest(i.created_us, i.start_at_us) \
+             + (c.priority - 1) * 30000000::bigint END, \
+           status = CASE WHEN c.status IN (1, 2) AND c.wake_us <= t.now THEN 0 ELSE c.status END, \
+           holder = CASE WHEN c.frees THEN NULL ELSE i.holder END, \
+           alert = CASE WHEN c.frees THEN NULL ELSE i.alert END, \
+           wake_us = c.wake_us, awaits = c.awaits::text[], delay_id = c.delay_id, signal_id = c.signal_id, \
+           signal_name = c.signal_name, result_seq = c.result_seq, result = c.result, updated_us = t.now, \
+           ended_us = CASE WHEN c.status >= 4 THEN t.now END \
+           FROM c, t, sayiir.workers w WHERE i.instance = c.instance AND i.fence = c.fence AND w.worker = i.holder \
+           AND i.asked IS NULL AND (c.status <> 2 OR NOT i.events) AND (c.tags IS NULL OR EXISTS (SELECT 1 \
+             FROM sayiir.lanes l WHERE l.definition = i.definition AND l.tags = c.tags)) \
+           RETURNING i.instance, i.id, i.status, i.cells_from, i.events, w.name), \
+         s AS (INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, \
+           error) SELECT x.instance, x.seq, x.path, x.name, x.attempt, x.outcome, u.name, x.started_us, x.ended_us, x.output, \
+           x.error FROM unnest($20::bigint[], $21::integer[], $22::text[], $23::text[], $24::integer[], $25::smallint[], \
+           $26::bigint[], $27::bigint[], $28::bytea[], $29::bytea[]) \
+           AS x (instance, seq, path, name, attempt, outcome, started_us, ended_us, output, error) \
+           JOIN u ON u.instance = x.instance), \
+         put AS (INSERT INTO sayiir.cells (instance, strand, cell) SELECT x.instance, x.strand, x.cell \
+           FROM unnest($30::bigint[], $31::integer[], $32::bytea[]) AS x (instance, strand, cell) \
+           JOIN u ON u.instance = x.instance ON CONFLICT (instance, strand) DO UPDATE SET cell = excluded.cell), \
+         dropped AS (DELETE FROM sayiir.cells k USING unnest($33::bigint[], $34::integer[]) AS x (instance, below), u \
+           WHERE u.instance = x.instance AND k.instance = x.instance AND k.strand < x.below), \
+         consumed AS (UPDATE sayiir.events e SET consumed = true, payload = NULL \
+           FROM unnest($35::bigint[], $36::bigint[]) AS x (instance, event), u \
+           WHERE u.instance = x.instance AND u.status < 4 AND e.id = u.id AND e.event = x.event), \
+         over AS (DELETE FROM sayiir.cells k USING u WHERE k.instance = u.instance AND u.status >= 4 \
+           AND u.cells_from IS NOT NULL), \
+         past AS (DELETE FROM sayiir.events e USING u WHERE e.id = u.id AND u.status >= 4 AND u.events) \
+         SELECT u.instance FROM u");
+    DONE_BEFORE = "commit.done_before",
+        "SELECT 1 FROM sayiir.steps s WHERE s.instance = $1::bigint AND s.seq = $2::integer";
+
+    WAKE = "claim.wake",
+        concat!("WITH t AS MATERIALIZED (SELECT ", now!("$1"), " AS now), due AS MATERIALIZED (SELECT i.instance \
+         FROM sayiir.instances i, t WHERE i.status IN (1, 2) AND i.wake_us IS NOT NULL AND i.wake_us <= t.now \
+         ORDER BY i.wake_us LIMIT 1000 FOR UPDATE OF i SKIP LOCKED) \
+         UPDATE sayiir.instances i SET status = 0 FROM due WHERE i.instance = due.instance");
+    ADOPT = "claim.adopt",
+        "WITH f AS MATERIALIZED (SELECT e.id, e.event, e.name FROM sayiir.events e WHERE e.fresh \
+           ORDER BY e.event LIMIT 1000 FOR UPDATE SKIP LOCKED), \
+         u AS (UPDATE sayiir.instances i SET events = true, \
+           alert = CASE WHEN i.holder IS NULL THEN NULL ELSE coalesce(i.alert, 0) + 1 END, \
+           status = CASE WHEN i.status = 2 AND i.holder IS NULL AND EXISTS (SELECT 1 FROM f \
+             WHERE f.id = i.id AND f.name = ANY(i.awaits)) THEN 0 ELSE i.status END \
+           FROM (SELECT DISTINCT f.id FROM f) AS g WHERE i.id = g.id AND i.status < 4 RETURNING i.id, i.holder) \
+         UPDATE sayiir.events e SET fresh = false, early = false FROM f JOIN u ON u.id = f.id \
+         WHERE e.id = f.id AND e.event = f.event RETURNING u.holder";
+    WORKER_LEASE = "claim.worker",
+        concat!("INSERT INTO sayiir.workers (worker, name, lease_us, expires_us, look_us) \
+         SELECT nextval('sayiir.small_numbers')::integer, $1::text, $2::bigint, t.now + $2::bigint, \
+         t.now + $2::bigint - $3::bigint FROM (SELECT ", now!("$4"), " AS now) AS t \
+         ON CONFLICT (name) DO UPDATE SET lease_us = excluded.lease_us, suspect_us = NULL, \
+         expires_us = greatest(workers.expires_us, excluded.expires_us), \
+         look_us = greatest(workers.look_us, excluded.look_us)");
+    CLAIM = "claim.take",
+        concat!("WITH heads AS MATERIALIZED (SELECT h.instance, h.order_us FROM unnest($1::integer[]) AS l (lane) \
+           CROSS JOIN LATERAL (SELECT i.instance, i.order_us FROM sayiir.instances i WHERE i.lane = l.lane AND i.status = 0 \
+           AND i.holder IS NULL ORDER BY i.order_us, i.instance LIMIT $2::bigint + 64) AS h \
+           ORDER BY h.order_us, h.instance LIMIT $2::bigint + 64), \
+         taken AS MATERIALIZED (SELECT i.instance FROM heads h JOIN sayiir.instances i ON i.instance = h.instance \
+           WHERE i.status = 0 AND i.holder IS NULL ORDER BY h.order_us, h.instance LIMIT $2::bigint \
+           FOR UPDATE OF i SKIP LOCKED), \
+         u AS (UPDATE sayiir.instances i SET fence = i.fence + 1, holder = w.worker, lease = $4::bigint, wake_us = NULL, \
+           awaits = NULL, delay_id = NULL, signal_id = NULL, signal_name = NULL \
+           FROM taken, sayiir.workers w WHERE i.instance = taken.instance AND w.name = $3::text RETURNING i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us) ",
+         claimed!("u"));
+    CLAIM_ONE = "claim.one",
+        concat!("WITH taken AS MATERIALIZED (SELECT i.instance FROM sayiir.instances i WHERE i.id = $1::text \
+           AND i.status = 0 AND i.holder IS NULL AND i.lane = ANY($2::integer[]) FOR UPDATE SKIP LOCKED), \
+         u AS (UPDATE sayiir.instances i SET fence = i.fence + 1, holder = w.worker, lease = $4::bigint, wake_us = NULL, \
+           awaits = NULL, delay_id = NULL, signal_id = NULL, signal_name = NULL \
+           FROM taken, sayiir.workers w WHERE i.instance = taken.instance AND w.name = $3::text RETURNING i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us) ",
+         claimed!("u"));
+    CLAIMED = "claim.again",
+        concat!("WITH u AS (SELECT i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us FROM sayiir.instances i JOIN sayiir.workers w ON w.worker = i.holder \
+         WHERE w.name = $1::text AND i.lease = $2::bigint) ", claimed!("u"));
+    EXISTS = "instance.exists", "SELECT 1 FROM sayiir.instances i WHERE i.id = $1::text";
+    CELLS = "claim.cells",
+        "SELECT k.instance, k.strand, k.cell FROM unnest($1::bigint[], $2::integer[]) AS x (instance, since) \
+         JOIN sayiir.cells k ON k.instance = x.instance AND k.strand >= x.since ORDER BY k.instance, k.strand";
+    CLAIM_ROWS = "claim.rows",
+        step_of!("JOIN unnest($1::bigint[], $2::integer[]) AS x (instance, seq) \
+         ON x.instance = s.instance AND x.seq = s.seq");
+    BUFFERED = "claim.events",
+        "SELECT e.id, e.event, e.name, e.payload FROM unnest($1::text[]) AS x (id) CROSS JOIN LATERAL \
+         (SELECT b.id, b.event, b.name, b.payload FROM sayiir.events b WHERE b.id = x.id AND NOT b.consumed AND NOT b.early \
+         ORDER BY b.event LIMIT $2::bigint) AS e";
+
+    // One call at a time.
+    CONTROL = "instance.lock", control!("WHERE i.id = $1::text FOR UPDATE OF i");
+    CONTROL_BY = "instance.lock_by", control!("WHERE i.instance = $1::bigint FOR UPDATE OF i");
+    STATUS = "instance.ended",
+        "SELECT x.id FROM unnest($1::text[]) AS x (id) LEFT JOIN sayiir.instances i ON i.id = x.id \
+         WHERE i.status IS NULL OR i.status >= 4";
+    FINISH = "instance.finish",
+        concat!("UPDATE sayiir.instances i SET status = $2::smallint, holder = NULL, alert = NULL, updated_us = t.now, \
+         ended_us = t.now, wake_us = NULL, awaits = NULL, delay_id = NULL, signal_id = NULL, signal_name = NULL, \
+         cells_from = NULL, cursor = NULL, asked = $3::smallint, result_seq = $4::integer, result = $5::bytea, \
+         next_seq = coalesce($6::integer, i.next_seq), next_strand = coalesce($7::integer, i.next_strand), \
+         steps = i.steps + $8::integer, fence = i.fence + 1 FROM (SELECT ", now!("$9"), " AS now) AS t \
+         WHERE i.instance = $1::bigint");
+    PAUSED = "instance.paused",
+        concat!("UPDATE sayiir.instances i SET status = 3, holder = NULL, alert = NULL, asked = 3, \
+         resume = coalesce($2::smallint, i.resume), fence = i.fence + 1, updated_us = ", now!("$3"),
+         " WHERE i.instance = $1::bigint");
+    ASK = "instance.ask",
+        "UPDATE sayiir.instances i SET asked = $2::smallint, resume = $3::smallint, reason = $4::text, asked_by = $5::text, \
+         alert = CASE WHEN i.holder IS NULL THEN NULL ELSE coalesce(i.alert, 0) + 1 END WHERE i.instance = $1::bigint";
+    UNASK = "instance.unask",
+        "UPDATE sayiir.instances i SET asked = NULL, resume = NULL, reason = NULL, asked_by = NULL \
+         WHERE i.instance = $1::bigint";
+    UNPAUSE = "instance.unpause",
+        concat!("UPDATE sayiir.instances i SET status = $2::smallint, asked = NULL, resume = NULL, reason = NULL, \
+         asked_by = NULL, updated_us = ", now!("$3"), " WHERE i.instance = $1::bigint");
+    LET_GO = "instance.let_go",
+        "UPDATE sayiir.instances i SET holder = NULL, alert = NULL WHERE i.instance = $1::bigint";
+    PLACE = "instance.place",
+        concat!("UPDATE sayiir.instances i SET status = 0 WHERE i.instance = $1::bigint AND i.status IN (1, 2) \
+         AND (i.wake_us <= ", now!("$2"), " OR EXISTS (SELECT 1 FROM sayiir.events e WHERE e.id = i.id \
+         AND NOT e.consumed AND e.name = ANY(i.awaits)))");
+    POSITION = "commit.position",
+        concat!("UPDATE sayiir.instances i SET cursor = coalesce($2::bytea, i.cursor), next_seq = $3::integer, \
+         next_strand = $4::integer, cells_from = $5::integer, steps = i.steps + $6::integer, \
+         lane = coalesce($7::integer, i.lane), priority = coalesce($8::smallint, i.priority), \
+         order_us = CASE WHEN $8::smallint IS NULL THEN i.order_us ELSE greatest(i.created_us, i.start_at_us) \
+         + ($8::smallint - 1) * 30000000::bigint END, updated_us = ", now!("$9"), " WHERE i.instance = $1::bigint");
+    PARK = "commit.park",
+        "UPDATE sayiir.instances i SET status = $2::smallint, holder = NULL, alert = NULL, wake_us = $3::bigint, \
+         awaits = $4::text[], delay_id = $5::text, signal_id = $6::text, signal_name = $7::text \
+         WHERE i.instance = $1::bigint";
+    CELLS_PUT = "commit.cells",
+        "INSERT INTO sayiir.cells (instance, strand, cell) SELECT $1::bigint, x.strand, x.cell \
+         FROM unnest($2::integer[], $3::bytea[]) AS x (strand, cell) \
+         ON CONFLICT (instance, strand) DO UPDATE SET cell = excluded.cell";
+    CELLS_DROP = "commit.drop",
+        "DELETE FROM sayiir.cells k WHERE k.instance = $1::bigint AND k.strand < $2::integer";
+    CONSUME = "commit.consume",
+        "UPDATE sayiir.events e SET consumed = true, payload = NULL WHERE e.id = $1::text AND e.event = ANY($2::bigint[])";
+    STEPS_NEW = "commit.steps",
+        "INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, error) \
+         SELECT $1::bigint, x.seq, x.path, x.name, x.attempt, x.outcome, $2::text, x.started_us, x.ended_us, x.output, x.error \
+         FROM unnest($3::integer[], $4::text[], $5::text[], $6::integer[], $7::smallint[], $8::bigint[], $9::bigint[], \
+         $10::bytea[], $11::bytea[]) AS x (seq, path, name, attempt, outcome, started_us, ended_us, output, error)";
+    EVENT_KEY = "event.key",
+        "SELECT 1 FROM sayiir.events e WHERE e.id = $1::text AND e.name = $2::text AND e.key = $3::text";
+    EVENT_TOKEN = "event.token",
+        "SELECT 1 FROM sayiir.events e WHERE e.id = $1::text AND e.token = $2::bigint";
+    EVENT_NEW = "event.new",
+        concat!("INSERT INTO sayiir.events (id, event, name, key, token, came_us, early, fresh, payload) \
+         SELECT $1::text, nextval('sayiir.event_numbers'), $2::text, $3::text, $4::bigint, ", now!("$7"),
+         ", $5::boolean, $5::boolean, $6::bytea \
+         ON CONFLICT (id, name, key) WHERE key IS NOT NULL DO NOTHING RETURNING event");
+    EVENTS_LATE = "event.late",
+        concat!("DELETE FROM sayiir.events e WHERE e.id = $1::text AND e.early AND e.came_us <= ", now!("$2"),
+         " - $3::bigint");
+    EVENT_CAME = "event.came",
+        "UPDATE sayiir.instances i SET events = true, \
+         alert = CASE WHEN i.holder IS NULL THEN NULL ELSE coalesce(i.alert, 0) + 1 END \
+         WHERE i.instance = $1::bigint AND (NOT i.events OR i.holder IS NOT NULL)";
+    EVENTS_OLDEST = "news.events",
+        "SELECT e.event, e.name, e.payload FROM unnest($2::text[], $3::bigint[]) AS x (name, most) CROSS JOIN LATERAL \
+         (SELECT b.event, b.name, b.payload FROM sayiir.events b WHERE b.id = $1::text AND b.name = x.name \
+         AND NOT b.consumed ORDER BY b.event LIMIT x.most) AS e ORDER BY e.event";
+    HOLDING = "news.holding",
+        "SELECT i.asked FROM sayiir.instances i WHERE i.id = $1::text AND i.fence = $2::bigint AND i.holder IS NOT NULL";
+
+    // Leases.
+    OVERDUE = "lease.overdue",
+        concat!("SELECT 1 FROM sayiir.workers w WHERE w.look_us <= ", now!("$1"), " LIMIT 1");
+    RUN_OUT = "lease.run_out",
+        concat!("SELECT w.worker FROM sayiir.workers w WHERE w.expires_us <= ", now!("$1"),
+         " AND (w.suspect_us IS NOT NULL OR NOT $2::boolean) AND w.look_us <= ", now!("$1"), " ORDER BY w.worker \
+         FOR UPDATE SKIP LOCKED");
+    SUSPECT = "lease.suspect",
+        concat!("UPDATE sayiir.workers w SET suspect_us = t.now, look_us = greatest(w.expires_us, t.now + w.lease_us / 3) \
+         FROM (SELECT ", now!("$1"), " AS now) AS t WHERE w.look_us <= t.now \
+         AND NOT (w.suspect_us IS NOT NULL AND w.expires_us <= t.now)");
+    HELD = "lease.held",
+        "SELECT i.instance FROM sayiir.instances i WHERE i.holder = $1::integer ORDER BY i.instance LIMIT 1000";
+    FREE_PLAIN = "lease.free",
+        "WITH h AS MATERIALIZED (SELECT i.instance FROM sayiir.instances i WHERE i.holder = $1::integer AND i.asked IS NULL \
+         ORDER BY i.instance FOR UPDATE) \
+         UPDATE sayiir.instances i SET holder = NULL, alert = NULL FROM h WHERE i.instance = h.instance";
+    WORKER_FIND = "lease.worker", "SELECT w.worker FROM sayiir.workers w WHERE w.name = $1::text FOR UPDATE";
+    WORKER_DELETE = "lease.delete", "DELETE FROM sayiir.workers w WHERE w.worker = $1::integer";
+    ORPHANS = "lease.orphans",
+        "SELECT i.instance FROM sayiir.instances i WHERE i.holder IS NOT NULL \
+         AND NOT EXISTS (SELECT 1 FROM sayiir.workers w WHERE w.worker = i.holder) LIMIT 1000";
+    RENEW = "renew.worker",
+        concat!("UPDATE sayiir.workers w SET lease_us = x.lease_us, suspect_us = NULL, \
+         expires_us = greatest(w.expires_us, t.now + x.lease_us), \
+         look_us = greatest(w.look_us, t.now + x.lease_us - x.early_us) \
+         FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS x (name, lease_us, early_us), \
+         (SELECT ", now!("$4"), " AS now) AS t WHERE w.name = x.name");
+    ALERTED = "renew.alerted",
+        "SELECT i.id, i.alert, i.asked IN (1, 2) FROM sayiir.workers w JOIN sayiir.instances i ON i.holder = w.worker \
+         WHERE w.name = ANY($1::text[]) AND i.alert IS NOT NULL ORDER BY i.id LIMIT 10000";
+
+    // Hints.
+    LISTENER_PUT = "hint.listener",
+        concat!("INSERT INTO sayiir.listeners (listener, work, ends, expires_us) SELECT $1::bigint, $2::boolean, \
+         $3::boolean, ", now!("NULL"), " + 60000000 ON CONFLICT (listener) DO UPDATE SET work = excluded.work, \
+         ends = excluded.ends, expires_us = excluded.expires_us");
+    LISTENER_DROP = "hint.drop",
+        concat!("DELETE FROM sayiir.listeners l WHERE l.listener = $1::bigint OR l.expires_us < ", now!("NULL"));
+    TELL = "hint.tell",
+        concat!("SELECT pg_notify($1::text, $2::text) WHERE EXISTS (SELECT 1 FROM sayiir.listeners l \
+         WHERE l.listener <> $3::bigint AND CASE $2::text WHEN 'ended' THEN l.ends ELSE l.work END \
+         AND l.expires_us > ", now!("NULL"), ")");
+
+    // Reading.
+    ROW = "instance.row", row_of!("WHERE i.id = $1::text");
+    LIST = "list.all",
+        row_of!("WHERE i.instance < $1::bigint AND ($2::smallint IS NULL OR i.status = $2::smallint) \
+         AND ($3::text IS NULL OR d.workflow = $3::text) AND ($4::text IS NULL OR i.id >= $4::text) \
+         AND ($5::text IS NULL OR i.id < $5::text) AND ($6::bigint IS NULL OR i.created_us > $6::bigint) \
+         AND ($7::bigint IS NULL OR i.created_us < $7::bigint) ORDER BY i.instance DESC LIMIT $8::bigint");
+    LIST_STATUS = "list.status",
+        row_of!("WHERE i.instance < $1::bigint AND i.status = $2::smallint AND i.status <> 4 \
+         AND ($3::text IS NULL OR d.workflow = $3::text) AND ($4::text IS NULL OR i.id >= $4::text) \
+         AND ($5::text IS NULL OR i.id < $5::text) AND ($6::bigint IS NULL OR i.created_us > $6::bigint) \
+         AND ($7::bigint IS NULL OR i.created_us < $7::bigint) ORDER BY i.instance DESC LIMIT $8::bigint");
+    HISTORY = "history.rows", step_of!("WHERE s.instance = (SELECT i.instance FROM sayiir.instances i \
+         WHERE i.id = $1::text) ORDER BY s.seq");
+    STEP_NAMED = "step.newest",
+        step_of!("WHERE s.instance = (SELECT i.instance FROM sayiir.instances i WHERE i.id = $1::text) \
+         AND (s.path = $2::text OR s.name = $2::text) AND s.outcome IN (0, 3) AND s.output IS NOT NULL \
+         ORDER BY s.path = $2::text DESC, s.seq DESC LIMIT 1");
+    INPUT = "input.read",
+        "SELECT n.input FROM sayiir.inputs n WHERE n.instance = (SELECT i.instance FROM sayiir.instances i \
+         WHERE i.id = $1::text)";
+    ROWS = "rows.read",
+        step_of!("WHERE s.instance = (SELECT i.instance FROM sayiir.instances i WHERE i.id = $1::text) \
+         AND s.seq = ANY($2::integer[])");
+    BACKLOG = "backlog.ready",
+        "SELECT d.hash, d.workflow, l.tags, g.ready FROM (SELECT i.lane, count(*) AS ready FROM sayiir.instances i \
+         WHERE i.status = 0 AND i.holder IS NULL GROUP BY i.lane) AS g JOIN sayiir.lanes l ON l.lane = g.lane \
+         JOIN sayiir.definitions d ON d.definition = l.definition";
+    NEXT_WAKE = "timer.next",
+        "SELECT min(i.wake_us) FROM sayiir.instances i WHERE i.status IN (1, 2) AND i.wake_us IS NOT NULL";
+
+    // Removing.
+    DELETE_INSTANCES = "delete.instance", "DELETE FROM sayiir.instances i WHERE i.instance = ANY($1::bigint[])";
+    DELETE_INPUTS = "delete.input", "DELETE FROM sayiir.inputs n WHERE n.instance = ANY($1::bigint[])";
+    DELETE_CELLS = "delete.cells", "DELETE FROM sayiir.cells k WHERE k.instance = ANY($1::bigint[])";
+    DELETE_EVENTS = "delete.events", "DELETE FROM sayiir.events e WHERE e.id = ANY($1::text[])";
+    GARBAGE_NEW = "delete.garbage",
+        "INSERT INTO sayiir.garbage (instance) SELECT x.instance FROM unnest($1::bigint[]) AS x (instance) \
+         ON CONFLICT (instance) DO NOTHING";
+    GARBAGE = "sweep.next",
+        "SELECT g.instance FROM sayiir.garbage g ORDER BY g.instance LIMIT 64 FOR UPDATE SKIP LOCKED";
+    GARBAGE_STEPS = "sweep.steps",
+        "WITH x AS MATERIALIZED (SELECT s.instance, s.seq FROM sayiir.steps s WHERE s.instance = ANY($1::bigint[]) \
+         LIMIT 5000) DELETE FROM sayiir.steps s USING x WHERE s.instance = x.instance AND s.seq = x.seq";
+    GARBAGE_DONE = "sweep.done",
+        "DELETE FROM sayiir.garbage g WHERE g.instance = ANY($1::bigint[]) \
+         AND NOT EXISTS (SELECT 1 FROM sayiir.steps s WHERE s.instance = g.instance)";
+    ENDED_LONG_AGO = "sweep.ended",
+        concat!("SELECT i.instance, i.id FROM sayiir.instances i WHERE i.ended_us IS NOT NULL AND i.ended_us <= ",
+         now!("$1"), " - $2::bigint ORDER BY i.ended_us LIMIT 256 FOR UPDATE SKIP LOCKED");
+    EVENTS_FORGET = "sweep.events",
+        concat!("WITH x AS MATERIALIZED (SELECT e.id, e.event FROM sayiir.events e WHERE e.early AND e.came_us <= ",
+         now!("$1"), " - $2::bigint ORDER BY e.came_us LIMIT 256 FOR UPDATE SKIP LOCKED) \
+         DELETE FROM sayiir.events e USING x WHERE e.id = x.id AND e.event = x.event");
+    EVENTS_SETTLE = "sweep.settle",
+        concat!("UPDATE sayiir.events e SET fresh = false WHERE e.fresh AND e.early AND e.came_us <= ", now!("$1"),
+         " - 60000000 AND NOT EXISTS (SELECT 1 FROM sayiir.instances i WHERE i.id = e.id)");
+    EVENTS_FOUND = "sweep.found",
+        "UPDATE sayiir.events e SET fresh = true WHERE e.early AND NOT e.fresh \
+         AND EXISTS (SELECT 1 FROM sayiir.instances i WHERE i.id = e.id AND i.status < 4)";
+    EVENTS_IN_VAIN = "sweep.in_vain",
+        "DELETE FROM sayiir.events e USING sayiir.instances i WHERE e.fresh AND i.id = e.id AND i.status >= 4";
+
+    // For an operator.
+    COUNTS = "report.instances", "SELECT i.status, count(*) FROM sayiir.instances i GROUP BY i.status ORDER BY i.status";
+    WORKERS = "report.workers",
+        "SELECT w.name, w.expires_us, (SELECT count(*) FROM sayiir.instances i WHERE i.holder = w.worker) \
+         FROM sayiir.workers w ORDER BY w.name";
+    BY_DEFINITION = "report.definitions",
+        "SELECT d.hash, d.workflow, (SELECT count(*) FROM sayiir.instances i WHERE i.definition = d.definition) \
+         FROM sayiir.definitions d ORDER BY d.definition";
+    STATE = "report.state",
+        concat!("SELECT current_setting('server_version'), pg_database_size(current_database()), ", now!("NULL"),
+         ", (SELECT count(*) FROM pg_stat_activity a WHERE a.datname = current_database()), \
+         (SELECT min(i.order_us) FROM sayiir.instances i WHERE i.status = 0 AND i.holder IS NULL), \
+         (SELECT coalesce(sum(t.n_dead_tup), 0)::bigint FROM pg_stat_user_tables t WHERE t.schemaname = $1::text)");
+}
