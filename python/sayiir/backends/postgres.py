@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sayiir import _clock
 from sayiir._core import Storage
 from sayiir._duration import Duration, parse_duration
 
+from . import _caller
 from ._storage import StorageBackend
 
 if TYPE_CHECKING:
     from sayiir._core import Program
+
+    from ._rows import InstanceRow, NewInstance
 
 __all__ = ["PostgresBackend"]
 
@@ -66,7 +69,7 @@ class PostgresBackend(StorageBackend):
     <PostgresBackend postgresql://app@db.example:5432/shop>
     """
 
-    __slots__ = ("_schema",)
+    __slots__ = ("_keep_events", "_notify", "_schema")
 
     def __init__(
         self,
@@ -103,6 +106,8 @@ class PostgresBackend(StorageBackend):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be a bool, got {type(value).__name__}")
         self._schema = schema
+        self._notify = notify
+        self._keep_events = parse_duration(keep_events, name="keep_events", allow_zero=True)
         store = Storage.postgres(
             url,
             schema=schema,
@@ -113,7 +118,7 @@ class PostgresBackend(StorageBackend):
             keep_completed=None
             if keep_completed is None
             else parse_duration(keep_completed, name="keep_completed", allow_zero=True),
-            keep_events=parse_duration(keep_events, name="keep_events", allow_zero=True),
+            keep_events=self._keep_events,
             notify=notify,
             migrate=migrate,
             own_clock=clock is _clock.now,
@@ -144,6 +149,36 @@ class PostgresBackend(StorageBackend):
         """
         numbers: tuple[int, int] = await self._ask(self.store.enlist, program)
         return numbers
+
+    async def submit_on(
+        self, connection: object, new: NewInstance, program: Program, policy: str
+    ) -> InstanceRow | None:
+        """As `submit`, of one instance, in the transaction that a connection of the caller's is in."""
+        numbers = await self.prepare(program)
+        return await _caller.submit_on(
+            connection,
+            self._schema,
+            numbers,
+            new,
+            policy,
+            keep_events=self._keep_events,
+            notify=self._notify,
+        )
+
+    async def send_event_on(
+        self, connection: object, instance_id: str, name: str, payload: bytes, key: str | None
+    ) -> bool:
+        """As `send_event`, in the transaction that a connection of the caller's is in."""
+        return await _caller.send_event_on(
+            connection,
+            self._schema,
+            instance_id,
+            name,
+            payload,
+            key,
+            keep_events=self._keep_events,
+            notify=self._notify,
+        )
 
     async def schema_version(self) -> int:
         """The version of the schema that is there; 0 when there is none.

@@ -4,6 +4,7 @@
 //! answers of earlier ones are awaited go out together, in the order in which they were begun.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -77,6 +78,12 @@ pub struct Place {
     pub heard_some: Notify,
     /// What this process is called among those who listen.
     pub listener: i64,
+    /// Whether others want to be told of work, and of ends.
+    pub others: Cell<(bool, bool)>,
+    /// Workers whose row is there, and since when they need not be put there again.
+    leases: RefCell<HashMap<Arc<str>, Instant>>,
+    /// Where the next look at early events begins, µs.
+    pub early_from: Cell<i64>,
     seed: Cell<u64>,
 }
 
@@ -84,6 +91,7 @@ impl Place {
     pub fn new(address: Address, connector: Connector, settings: Settings) -> Self {
         Self {
             prefix: format!("\"{}\".", settings.schema),
+            others: Cell::new((settings.notify, settings.notify)),
             address,
             connector,
             settings,
@@ -91,8 +99,30 @@ impl Place {
             heard: RefCell::default(),
             heard_some: Notify::new(),
             listener: (super::random() >> 1) as i64,
+            leases: RefCell::default(),
+            early_from: Cell::new(i64::MIN),
             seed: Cell::new(super::random()),
         }
+    }
+
+    /// Whether a worker's row was put there so short a time ago that it needs no more. Renewing keeps
+    /// it there, and says when it is gone.
+    pub fn is_leased(&self, worker: &str, lease_us: i64) -> bool {
+        let fresh = super::duration(lease_us / 3);
+        self.settings.own_clock
+            && (self.leases.borrow().get(worker)).is_some_and(|since| since.elapsed() < fresh)
+    }
+
+    /// A worker's row was put there, or renewed.
+    pub fn leased(&self, worker: &str) {
+        self.leases
+            .borrow_mut()
+            .insert(worker.into(), Instant::now());
+    }
+
+    /// A worker's row may be gone.
+    pub fn unleased(&self, worker: &str) {
+        self.leases.borrow_mut().remove(worker);
     }
 
     /// A text with the configured schema in it.

@@ -198,12 +198,42 @@ struct Checkpoints<'a> {
     drop_below: Vec<i32>,
     event_instance: Vec<i64>,
     event: Vec<i64>,
+    from_seq: Vec<Option<i32>>,
+    from_strand: Vec<Option<i32>>,
     ends: bool,
     hands_over: bool,
 }
 
+/// What the lane remembers of an instance that is held by way of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held {
+    /// Whether there may be rows of cells.
+    cells: bool,
+    /// Next free step and strand numbers that the next checkpoint builds on. A database that was set
+    /// back to an older state has others, and must not take it.
+    pub from: Option<(i32, i32)>,
+}
+
+/// What is remembered of an instance after a checkpoint was answered.
+pub fn held_after(holdings: &mut Holdings, instance: i64, commit: &Commit, reply: &Reply) {
+    let kept = match reply {
+        Reply::Ok => matches!(commit.next, Next::Hold),
+        Reply::PausePending | Reply::Events(_) => true,
+        Reply::Cancelled | Reply::Paused | Reply::LeaseLost => false,
+    };
+    if !kept {
+        holdings.remove(&instance);
+    } else if let Some(held) = holdings.get_mut(&instance) {
+        held.cells &= commit.cells_from != NO_CELLS;
+        held.from = Some((commit.next_seq as i32, commit.next_strand as i32));
+    }
+}
+
+/// By the number of the instance.
+pub type Holdings = HashMap<i64, Held>;
+
 impl<'a> Checkpoints<'a> {
-    fn add(&mut self, instance: i64, fence: u64, commit: &'a Commit, has_cells: bool) {
+    fn add(&mut self, instance: i64, fence: u64, commit: &'a Commit, held: Held) {
         self.instance.push(instance);
         self.fence.push(fence as i64);
         self.cursor.push(commit.cursor.as_deref());
@@ -212,6 +242,8 @@ impl<'a> Checkpoints<'a> {
         let cells_from = (commit.cells_from != NO_CELLS).then_some(commit.cells_from as i32);
         self.cells_from.push(cells_from);
         self.steps.push(commit.steps.len() as i32);
+        self.from_seq.push(held.from.map(|(seq, _)| seq));
+        self.from_strand.push(held.from.map(|(_, strand)| strand));
         let needs = commit.needs.as_ref();
         self.tags.push(needs.map(|(tags, _)| write_list(tags)));
         self.priority
@@ -270,7 +302,7 @@ impl<'a> Checkpoints<'a> {
             self.cell_strand.push(*strand as i32);
             self.cell.push(cell);
         }
-        if has_cells {
+        if held.cells {
             self.drop_instance.push(instance);
             self.drop_below.push(cells_from.unwrap_or(i32::MAX));
         }
@@ -278,7 +310,7 @@ impl<'a> Checkpoints<'a> {
 
     /// Applies them; answers whose was applied.
     async fn apply(&self, link: &Link, now: Option<i64>) -> Tried<HashSet<i64>> {
-        let params: [Param<'_>; 36] = [
+        let mut params: Vec<Param<'_>> = vec![
             &self.instance,
             &self.fence,
             &self.cursor,
@@ -308,15 +340,26 @@ impl<'a> Checkpoints<'a> {
             &self.row_ended_us,
             &self.row_output,
             &self.row_error,
-            &self.cell_instance,
-            &self.cell_strand,
-            &self.cell,
-            &self.drop_instance,
-            &self.drop_below,
-            &self.event_instance,
-            &self.event,
+            &self.from_seq,
+            &self.from_strand,
         ];
-        let rows = link.rows(&sql::COMMIT, &params).await?;
+        let plain = self.cell.is_empty() && self.drop_instance.is_empty() && self.event.is_empty();
+        let statement = if plain {
+            &sql::COMMIT_PLAIN
+        } else {
+            let rest: [Param<'_>; 7] = [
+                &self.cell_instance,
+                &self.cell_strand,
+                &self.cell,
+                &self.drop_instance,
+                &self.drop_below,
+                &self.event_instance,
+                &self.event,
+            ];
+            params.extend(rest);
+            &sql::COMMIT
+        };
+        let rows = link.rows(statement, &params).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 }
@@ -531,8 +574,22 @@ pub struct Outcome {
     pub effects: Effects,
     /// Whether leases have to be taken back.
     pub overdue: bool,
+    /// Whether a claim found less than it wanted, and whether any found something.
+    pub short: bool,
+    pub found: bool,
+    /// The lanes that claims looked into.
+    pub served: Vec<i32>,
     /// Claims that should be made again, because there are lanes that were not known.
     pub repeat: Vec<usize>,
+}
+
+/// Where claims look.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// At timers, at events that came in foreign transactions, at lanes and at leases first.
+    pub around: bool,
+    /// Whether a claim that finds nothing is to be made again, with a look at all these.
+    pub next: bool,
 }
 
 /// Makes the calls that a group has room for, in one transaction.
@@ -540,15 +597,15 @@ pub async fn perform(
     link: &Link,
     place: &Place,
     works: &[Work],
-    lanes: &mut Lanes,
-    celled: &mut HashSet<i64>,
+    (lanes, holdings): (&mut Lanes, &mut Holdings),
     now: Option<i64>,
+    look: Look,
 ) -> Tried<Outcome> {
     let mut outcome = Outcome::default();
     outcome.answers.resize_with(works.len(), || None);
     let mut submits: Vec<(usize, &NewInstance, i64)> = Vec::new();
     let mut checkpoints = Checkpoints::default();
-    let mut commits: Vec<(usize, i64, &Arc<str>, bool)> = Vec::new();
+    let mut commits: Vec<(usize, i64, &Arc<str>, &Commit)> = Vec::new();
     let mut claims: Vec<Claiming<'_>> = Vec::new();
     for (at, work) in works.iter().enumerate() {
         match &work.job.call {
@@ -562,15 +619,10 @@ pub async fn perform(
                 commit,
             } if !work.again && *slot != 0 => {
                 let instance = *slot as i64;
-                let is_end = ended(commit).is_some();
-                if !commit.cells.is_empty() {
-                    celled.insert(instance);
-                }
-                checkpoints.add(instance, *fence, commit, celled.contains(&instance));
-                if is_end || commit.cells_from == NO_CELLS || !matches!(commit.next, Next::Hold) {
-                    celled.remove(&instance);
-                }
-                commits.push((at, instance, id, is_end));
+                let held = holdings.entry(instance).or_default();
+                held.cells |= !commit.cells.is_empty();
+                checkpoints.add(instance, *fence, commit, *held);
+                commits.push((at, instance, id, commit));
             }
             Call::Claim {
                 claimant,
@@ -618,14 +670,14 @@ pub async fn perform(
         }
         checkpoints.apply(link, now).await
     };
-    let claiming = claim(link, place, lanes, &claims, now);
+    let claiming = claim(link, place, lanes, &claims, now, look.around);
     let telling = tell(
         link,
         place,
         !news.is_empty() || checkpoints.hands_over,
         checkpoints.ends,
     );
-    let (begun, (made, (applied, (claimed, (told, ended))))) = join(
+    let (begun, (made, (applied, (claimed, (told, over))))) = join(
         link.begin(),
         join(
             creating,
@@ -639,7 +691,7 @@ pub async fn perform(
     let applied = applied?;
     let claimed = claimed?;
     told?;
-    ended?;
+    over?;
     let mut made: HashMap<String, usize> = made.into_iter().map(|id| (id, 1)).collect();
     for (at, new, _) in submits {
         // Of two submits of one id in a batch one created it.
@@ -651,13 +703,15 @@ pub async fn perform(
             outcome.effects.work = true;
         }
     }
-    for (at, instance, id, is_end) in commits {
-        if applied.contains(&instance) {
-            outcome.answers[at] = Some(Ok(Answer::Reply(Reply::Ok)));
-            if is_end {
-                outcome.effects.ended.push(Arc::clone(id));
-            }
+    for (at, instance, id, commit) in commits {
+        if !applied.contains(&instance) {
+            continue;
         }
+        outcome.answers[at] = Some(Ok(Answer::Reply(Reply::Ok)));
+        if ended(commit).is_some() {
+            outcome.effects.ended.push(Arc::clone(id));
+        }
+        held_after(holdings, instance, commit, &Reply::Ok);
     }
     outcome.overdue = claimed.overdue;
     outcome.effects.news = claimed.news;
@@ -676,12 +730,24 @@ pub async fn perform(
         }
         let taken: Vec<Taken> = rows.iter().map(|row| taken_of(row, lanes)).collect();
         for one in &taken {
-            if one.cells_from.is_some() {
-                celled.insert(one.claim.slot as i64);
-            }
+            let stored = &one.claim.stored;
+            let held = Held {
+                cells: one.cells_from.is_some(),
+                from: Some((stored.next_seq as i32, stored.next_strand as i32)),
+            };
+            holdings.insert(one.claim.slot as i64, held);
         }
         let wanted = claiming.wanted.as_ref().map_or(1, |limit| *limit);
+        let short = (taken.len() as i64) < wanted;
+        outcome.short |= short;
+        outcome.found |= !taken.is_empty();
+        if short {
+            outcome.served = lanes.served(claiming.claimant, claiming.hashes);
+        }
         if taken.is_empty() && wanted > 0 && (grown || claimed.overdue) {
+            outcome.repeat.push(claiming.at);
+        } else if taken.is_empty() && short && look.next {
+            // What may be there but was not looked for is looked for first.
             outcome.repeat.push(claiming.at);
         } else if let (true, Err(id)) = (taken.is_empty(), claiming.wanted)
             && link.row(&sql::EXISTS, &[&id]).await?.is_none()
@@ -712,20 +778,18 @@ pub fn claims_answer(one: bool, mut claims: Vec<Claim>) -> Answer {
 
 /// Notifies other processes, when they want to know.
 pub async fn tell(link: &Link, place: &Place, work: bool, ends: bool) -> Tried<()> {
-    if !place.settings.notify {
-        return Ok(());
-    }
+    let (want_work, want_ends) = place.others.get();
     let one = async |wanted: bool, word: &str| {
         if !wanted {
             return Ok(0);
         }
-        link.run(
-            &sql::TELL,
-            &[&place.settings.schema, &word, &place.listener],
-        )
-        .await
+        link.run(&sql::TELL, &[&place.settings.schema, &word]).await
     };
-    let (work, ends) = join(one(work, "work"), one(ends, "ended")).await;
+    let (work, ends) = join(
+        one(work && want_work, "work"),
+        one(ends && want_ends, "ended"),
+    )
+    .await;
     work?;
     ends.map(drop)
 }
@@ -744,6 +808,7 @@ async fn claim(
     lanes: &Lanes,
     claims: &[Claiming<'_>],
     now: Option<i64>,
+    around: bool,
 ) -> Tried<Claimed> {
     if claims.is_empty() {
         return Ok(Claimed {
@@ -761,7 +826,10 @@ async fn claim(
         .collect();
     let mut workers: HashMap<&str, i64> = HashMap::new();
     for claim in claims {
-        workers.insert(&claim.claimant.worker, claim.claimant.lease_us);
+        let lease_us = claim.claimant.lease_us;
+        if !place.is_leased(&claim.claimant.worker, lease_us) {
+            workers.insert(&claim.claimant.worker, lease_us);
+        }
     }
     let leasing = join_all(workers.iter().map(|(worker, lease_us)| async move {
         let early = place.settings.early_us(*lease_us);
@@ -791,32 +859,44 @@ async fn claim(
     }));
     let params: [Param<'_>; 1] = [&hashes];
     let now_params: [Param<'_>; 1] = [&now];
-    let (woken, (adopted, (leased, (taken, (known, overdue))))) = join(
-        link.run(&sql::WAKE, &now_params),
-        join(
+    let before = async {
+        if !around {
+            return Ok(Vec::new());
+        }
+        let (woken, adopted) = join(
+            link.run(&sql::WAKE, &now_params),
             link.rows(&sql::ADOPT, &[]),
-            join(
-                leasing,
-                join(
-                    taking,
-                    join(
-                        link.rows(&sql::LANES, &params),
-                        link.row(&sql::OVERDUE, &now_params),
-                    ),
-                ),
-            ),
-        ),
-    )
-    .await;
-    woken?;
+        )
+        .await;
+        woken?;
+        adopted
+    };
+    let after = async {
+        if !around {
+            return Ok((Vec::new(), None));
+        }
+        let (known, overdue) = join(
+            link.rows(&sql::LANES, &params),
+            link.row(&sql::OVERDUE, &now_params),
+        )
+        .await;
+        Ok((known?, overdue?))
+    };
+    let (adopted, (leased, (taken, looked))) =
+        join(before, join(leasing, join(taking, after))).await;
     let news = adopted?
         .iter()
         .any(|row| row.get::<_, Option<i32>>(0).is_some());
     leased.into_iter().collect::<Tried<Vec<_>>>()?;
+    for worker in workers.keys() {
+        place.leased(worker);
+    }
+    let taken = taken.into_iter().collect::<Tried<Vec<_>>>()?;
+    let (known, overdue) = looked?;
     Ok(Claimed {
-        taken: taken.into_iter().collect::<Tried<Vec<_>>>()?,
-        known: known?,
-        overdue: overdue?.is_some(),
+        taken,
+        known,
+        overdue: overdue.is_some(),
         news,
     })
 }

@@ -46,6 +46,8 @@ const READ_CLOCK: Duration = Duration::from_secs(5);
 const HINT_PAUSE: Duration = Duration::from_millis(1);
 /// How long a call rests that met a locked row.
 const LOCKED_PAUSE: Duration = Duration::from_millis(300);
+/// Claims look at timers, at events of foreign transactions and at lanes not more often than this.
+const AROUND_PAUSE: Duration = Duration::from_millis(10);
 /// So often a transaction that collided with another is made again at once.
 const COLLISIONS: u32 = 20;
 
@@ -71,9 +73,16 @@ pub struct Desk {
     reader: Rc<Line>,
     keeper: Rc<Line>,
     lanes: RefCell<Lanes>,
-    /// Held instances that may have rows of cells.
-    celled: RefCell<HashSet<i64>>,
+    holdings: RefCell<group::Holdings>,
     later: RefCell<Vec<Work>>,
+    /// When claims last looked at timers, at events that came in foreign transactions, and at lanes.
+    looked_around: Cell<Option<Instant>>,
+    /// When it has to be done without a claim, since one came too soon after the last time.
+    around_due: Cell<Option<Instant>>,
+    /// How long after the last time.
+    around_pause: Cell<Duration>,
+    /// The lanes in which a claim found less than it wanted.
+    served: RefCell<Vec<i32>>,
     expire_due: Cell<bool>,
     sweep_due: Cell<bool>,
     stir: Notify,
@@ -96,7 +105,11 @@ impl Desk {
             clock,
             place,
             lanes: RefCell::default(),
-            celled: RefCell::default(),
+            holdings: RefCell::default(),
+            looked_around: Cell::new(None),
+            around_due: Cell::new(None),
+            around_pause: Cell::new(AROUND_PAUSE),
+            served: RefCell::default(),
             later: RefCell::default(),
             expire_due: Cell::new(false),
             sweep_due: Cell::new(true),
@@ -283,19 +296,44 @@ impl Desk {
         if now.is_some() && link.row(&sql::OVERDUE, &[&now]).await?.is_some() {
             self.expire(link, now).await?;
         }
-        let mut repeated = false;
+        // First what is known to be there, then what may be, then what turned up.
+        let mut round = 0;
         loop {
+            let rested = self
+                .looked_around
+                .get()
+                .is_none_or(|at| at.elapsed() >= AROUND_PAUSE);
+            // In tests nothing may be put off.
+            let around = now.is_some() || (round == 1 && rested);
+            let look = group::Look {
+                around,
+                next: round == 0 && rested,
+            };
             let mut lanes = std::mem::take(&mut *self.lanes.borrow_mut());
-            let mut celled = std::mem::take(&mut *self.celled.borrow_mut());
-            let done = group::perform(link, &self.place, works, &mut lanes, &mut celled, now).await;
+            let mut holdings = std::mem::take(&mut *self.holdings.borrow_mut());
+            let known = (&mut lanes, &mut holdings);
+            let done = group::perform(link, &self.place, works, known, now, look).await;
             *self.lanes.borrow_mut() = lanes;
-            *self.celled.borrow_mut() = celled;
+            *self.holdings.borrow_mut() = holdings;
             let mut outcome = done?;
+            if around {
+                self.looked_around.set(Some(Instant::now()));
+                self.around_due.set(None);
+            }
+            if outcome.found {
+                self.around_pause.set(AROUND_PAUSE);
+            }
+            if outcome.short && outcome.repeat.is_empty() && self.around_due.get().is_none() {
+                // What was locked at this moment is free in the next, and nobody would say so.
+                self.around_due
+                    .set(Some(Instant::now() + self.around_pause.get()));
+                *self.served.borrow_mut() = std::mem::take(&mut outcome.served);
+            }
             if outcome.overdue {
                 self.expire_due.set(true);
             }
             for at in std::mem::take(&mut outcome.repeat) {
-                if repeated {
+                if round >= 2 {
                     let one = matches!(works[at].job.call, Call::ClaimOne { .. });
                     outcome.answers[at] = Some(Ok(claims_answer(one, Vec::new())));
                 }
@@ -310,7 +348,7 @@ impl Desk {
             if self.expire_due.take() {
                 self.expire(link, now).await?;
             }
-            repeated = true;
+            round += 1;
         }
         self.singles(link, works, now).await?;
         // What only reads came here because leases had to be looked at first.
@@ -344,9 +382,13 @@ impl Desk {
         self.shared.unwatch(&outcome.effects.ended);
         self.shared.deliver(&mut jobs, answers);
         if outcome.effects.news {
-            self.place.heard.borrow_mut().push("news".into());
-            self.place.heard_some.notify_one();
+            self.look_for_own_news();
         }
+    }
+
+    fn look_for_own_news(&self) {
+        self.place.heard.borrow_mut().push("news".into());
+        self.place.heard_some.notify_one();
     }
 
     /// Reads what claims lack, beside the write lane, and answers their call.
@@ -398,6 +440,7 @@ impl Desk {
         let mut effects = Effects::default();
         let mut answers = Vec::with_capacity(singles.len());
         let lanes = std::mem::take(&mut *self.lanes.borrow_mut());
+        let holdings = std::mem::take(&mut *self.holdings.borrow_mut());
         let done = async {
             link.begin().await?;
             let mut single = Single {
@@ -407,13 +450,21 @@ impl Desk {
                 effects: &mut effects,
             };
             for at in &singles {
-                answers.push(single.perform(&works[*at], &lanes).await?);
+                answers.push(single.perform(&works[*at], &lanes, &holdings).await?);
             }
             self.tell_and_commit(link, &effects).await
         }
         .await;
         *self.lanes.borrow_mut() = lanes;
+        *self.holdings.borrow_mut() = holdings;
         done?;
+        for (at, answer) in singles.iter().zip(&answers) {
+            if let (Call::Commit { slot, commit, .. }, Ok(Answer::Reply(reply))) =
+                (&works[*at].job.call, answer)
+            {
+                group::held_after(&mut self.holdings.borrow_mut(), *slot as i64, commit, reply);
+            }
+        }
         let mut jobs = Vec::with_capacity(singles.len());
         let mut reads = Vec::new();
         for work in works.drain(..) {
@@ -424,6 +475,11 @@ impl Desk {
             }
         }
         *works = reads;
+        for job in &jobs {
+            if let Call::Release { worker } = &job.call {
+                self.place.unleased(worker);
+            }
+        }
         self.shared.unwatch(&effects.ended);
         self.shared.deliver(&mut jobs, answers);
         Ok(())
@@ -432,8 +488,7 @@ impl Desk {
     async fn tell_and_commit(&self, link: &Link, effects: &Effects) -> Tried<()> {
         group::tell(link, &self.place, effects.work, !effects.ended.is_empty()).await?;
         if effects.news && self.place.settings.notify {
-            let params: super::connection::Params<'_> =
-                &[&self.place.settings.schema, &"news", &self.place.listener];
+            let params: super::connection::Params<'_> = &[&self.place.settings.schema, &"news"];
             link.run(&sql::TELL, params).await?;
         }
         link.commit().await
@@ -470,6 +525,9 @@ impl Desk {
                 if effects.work {
                     hints.push((Hint::Work, "".into()));
                 }
+                if effects.news {
+                    self.look_for_own_news();
+                }
                 self.shared.tell(hints);
             }
             Err(failure) if failure.trouble == Trouble::Lost => self.writer.doubt(),
@@ -485,13 +543,35 @@ impl Desk {
 
     /// What the write lane does between batches.
     async fn duties(&self) {
-        if !self.expire_due.get() && !self.sweep_due.get() {
+        let around = self.around_due.get().is_some_and(|at| at <= Instant::now());
+        if !self.expire_due.get() && !self.sweep_due.get() && !around {
             return;
+        }
+        if around {
+            self.around_due.set(None);
         }
         // What fails here is due again soon enough, and whoever waits for it hears of the trouble.
         let Ok(link) = self.writer.link(Instant::now()).await else {
             return;
         };
+        if around {
+            self.looked_around.set(Some(Instant::now()));
+            let served = std::mem::take(&mut *self.served.borrow_mut());
+            let ready = Cell::new(false);
+            let _ = self
+                .own(&link, None, async |single| {
+                    single.look_around().await?;
+                    ready.set(single.is_ready(&served).await?);
+                    Ok(())
+                })
+                .await;
+            if ready.get() {
+                // Where something stays locked for long, or is not what it seems, ever more seldom.
+                let pause = self.around_pause.get() * 2;
+                self.around_pause.set(pause.min(LOOK_EVERY));
+                self.shared.tell(vec![(Hint::Work, "".into())]);
+            }
+        }
         if self.expire_due.take() {
             let _ = self.expire(&link, None).await;
         }
@@ -676,6 +756,7 @@ impl Desk {
 
     /// Once in a while: leases that ran out, and ends that nobody was told of.
     async fn look(&self, link: &Link) {
+        self.look_for_others(link).await;
         let no_time: Option<i64> = None;
         if self.shared.own_clock
             && let Ok(Some(_)) = link.row(&sql::OVERDUE, &[&no_time]).await
@@ -684,6 +765,15 @@ impl Desk {
             self.shared.writer.nudge();
         }
         let _ = self.look_for_ends(link, self.shared.watched()).await;
+    }
+
+    /// Looks who else wants to be told of something.
+    async fn look_for_others(&self, link: &Link) {
+        if self.place.settings.notify
+            && let Ok(Some(row)) = link.row(&sql::OTHERS, &[&self.place.listener]).await
+        {
+            self.place.others.set((row.get(0), row.get(1)));
+        }
     }
 
     /// Says in the database what this process wants to be told of.
@@ -707,6 +797,14 @@ impl Desk {
                 .run(&sql::LISTENER_PUT, &[&self.place.listener, &work, &ends])
                 .await;
             if put.is_ok() {
+                // So that nobody has to wait for their next look at who is there.
+                let _ = link
+                    .run(&sql::TELL, &[&self.place.settings.schema, &"listening"])
+                    .await;
+                if work && listened.is_none_or(|(_, was_work, _)| !was_work) {
+                    // What came before the row was there was told to nobody.
+                    self.shared.tell(vec![(Hint::Work, "".into())]);
+                }
                 *listened = (work || ends).then_some((now, work, ends));
             }
         }
@@ -726,6 +824,9 @@ impl Desk {
             let Ok(link) = self.reader.link(Instant::now()).await else {
                 continue;
             };
+            if heard.contains("listening") {
+                self.look_for_others(&link).await;
+            }
             if heard.contains("news") {
                 let _ = self.look_for_news(&link).await;
             }

@@ -101,7 +101,9 @@ impl Settings {
 /// What is set besides, where the server has it. Every statement goes by an index, also while tables are
 /// too small, or too new to have statistics, for the planner to see why; no statement is worth
 /// compiling.
-const PLANNING: [&str; 4] = [
+const PLANNING: [&str; 5] = [
+    // A batch of one seems cheaper to plan for than a batch of any size, and is planned anew each time.
+    "SET plan_cache_mode = force_generic_plan",
     "SET jit = off",
     "SET enable_seqscan = off",
     "SET enable_hashjoin = off",

@@ -77,6 +77,8 @@ pub struct Control {
     events: bool,
     cells_from: Option<i32>,
     definition: i32,
+    next_seq: i32,
+    next_strand: i32,
     worker: Option<Arc<str>>,
 }
 
@@ -158,7 +160,9 @@ impl Single<'_> {
             events: row.get(9),
             cells_from: row.get(10),
             definition: row.get(11),
-            worker: row.get::<_, Option<&str>>(12).map(Arc::from),
+            next_seq: row.get(12),
+            next_strand: row.get(13),
+            worker: row.get::<_, Option<&str>>(14).map(Arc::from),
         }))
     }
 
@@ -167,7 +171,12 @@ impl Single<'_> {
     }
 
     /// Makes a call.
-    pub async fn perform(&mut self, work: &Work, lanes: &Lanes) -> Tried<StoreResult<Answer>> {
+    pub async fn perform(
+        &mut self,
+        work: &Work,
+        lanes: &Lanes,
+        holdings: &group::Holdings,
+    ) -> Tried<StoreResult<Answer>> {
         Ok(match &work.job.call {
             Call::Submit { batch, policy } => self
                 .submit(batch, *policy, work, lanes)
@@ -176,10 +185,15 @@ impl Single<'_> {
             Call::Release { worker } => Ok(Answer::Count(self.release(worker).await?)),
             Call::GiveBack { id, fence } => Ok(Answer::Flag(self.give_back(id, *fence).await?)),
             Call::Commit {
-                id, fence, commit, ..
-            } => Ok(Answer::Reply(
-                self.apply(id, *fence, commit, work.again).await?,
-            )),
+                slot,
+                id,
+                fence,
+                commit,
+            } => {
+                let from = holdings.get(&(*slot as i64)).and_then(|held| held.from);
+                let reply = self.apply(id, *fence, commit, from, work.again).await?;
+                Ok(Answer::Reply(reply))
+            }
             Call::SendEvent {
                 id,
                 name,
@@ -566,6 +580,26 @@ impl Single<'_> {
         Ok(())
     }
 
+    /// What claims look at now and then: timers that are due, and events that came in transactions of
+    /// their senders'.
+    pub async fn look_around(&mut self) -> Tried<()> {
+        self.effects.work |= self.link.run(&sql::WAKE, &[&self.now]).await? > 0;
+        let adopted = self.link.rows(&sql::ADOPT, &[]).await?;
+        self.effects.work |= !adopted.is_empty();
+        self.effects.news |= adopted
+            .iter()
+            .any(|row| row.get::<_, Option<i32>>(0).is_some());
+        Ok(())
+    }
+
+    /// Whether something in these lanes is ready.
+    pub async fn is_ready(&self, lanes: &[i32]) -> Tried<bool> {
+        if lanes.is_empty() {
+            return Ok(false);
+        }
+        Ok(self.link.row(&sql::READY, &[&lanes]).await?.is_some())
+    }
+
     /// Frees instances whose holder is no worker that is known.
     pub async fn free_orphans(&mut self) -> Tried<()> {
         for row in self.link.rows(&sql::ORPHANS, &[]).await? {
@@ -604,7 +638,14 @@ impl Single<'_> {
 
     /// Applies one checkpoint with all that a group leaves out: pending requests, events that are
     /// there already, lanes that are new.
-    async fn apply(&mut self, id: &str, fence: u64, commit: &Commit, again: bool) -> Tried<Reply> {
+    async fn apply(
+        &mut self,
+        id: &str,
+        fence: u64,
+        commit: &Commit,
+        from: Option<(i32, i32)>,
+        again: bool,
+    ) -> Tried<Reply> {
         let Some(control) = self.control(id).await? else {
             return Ok(Reply::LeaseLost);
         };
@@ -616,6 +657,12 @@ impl Single<'_> {
         if let (true, Some(step)) = (again, commit.steps.first()) {
             let params: [Param<'_>; 2] = [&control.instance, &(step.seq as i32)];
             written = self.link.row(&sql::DONE_BEFORE, &params).await?.is_some();
+        }
+        let stands = (control.next_seq, control.next_strand);
+        let after = (commit.next_seq as i32, commit.next_strand as i32);
+        if from.is_some_and(|from| from != stands && !(again && after == stands)) {
+            // The database was set back to an older state: what this builds on is not there.
+            return Ok(Reply::LeaseLost);
         }
         if !written {
             self.write_facts(&control, worker, commit).await?;

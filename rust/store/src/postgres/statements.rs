@@ -5,6 +5,10 @@
 //! whole columns of rows where many calls can share it: an array for each column, unnested side by
 //! side, so that a batch of any size is one statement with one plan.
 //!
+//! Conditions on columns that partial indexes have are written so that the planner cannot see what they
+//! are (`coalesce(i.holder, 0) = 0`) wherever rows are to be found by their key: before a table has
+//! statistics every index seems to hold one row, and such an index is the one with the most dead entries.
+//!
 //! `$now` parameters are null when the database's clock counts, which is always but in tests.
 
 /// A named statement.
@@ -85,7 +89,7 @@ macro_rules! control {
     ($rest:literal) => {
         concat!(
             "SELECT i.instance, i.id, i.status, i.fence, i.holder, i.asked, i.resume, i.wake_us, i.awaits, i.events, \
-             i.cells_from, i.definition, \
+             i.cells_from, i.definition, i.next_seq, i.next_strand, \
              (SELECT w.name FROM sayiir.workers w WHERE w.worker = i.holder) FROM sayiir.instances i ",
             $rest
         )
@@ -135,12 +139,12 @@ statements! {
     COMMIT = "commit.apply",
         concat!("WITH t AS MATERIALIZED (SELECT ", now!("$18"), " AS now), \
          c AS MATERIALIZED (SELECT c.instance, c.fence, c.cursor, c.next_seq, c.next_strand, c.cells_from, c.steps, c.tags, c.priority, c.status, \
-           c.frees, c.wake_us, c.awaits, c.delay_id, c.signal_id, c.signal_name, c.result_seq, c.result \
-           FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::integer[], $5::integer[], \
+           c.frees, c.wake_us, c.awaits, c.delay_id, c.signal_id, c.signal_name, c.result_seq, c.result, \
+           c.from_seq, c.from_strand FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::integer[], $5::integer[], \
            $6::integer[], $7::integer[], $8::text[], $9::smallint[], $10::smallint[], $11::boolean[], $12::bigint[], \
-           $13::text[], $14::text[], $15::text[], $16::text[], $17::integer[], $19::bytea[]) \
+           $13::text[], $14::text[], $15::text[], $16::text[], $17::integer[], $19::bytea[], $30::integer[], $31::integer[]) \
            AS c (instance, fence, cursor, next_seq, next_strand, cells_from, steps, tags, priority, status, frees, wake_us, \
-           awaits, delay_id, signal_id, signal_name, result_seq, result)), \
+           awaits, delay_id, signal_id, signal_name, result_seq, result, from_seq, from_strand)), \
          u AS (UPDATE sayiir.instances i SET \
            cursor = CASE WHEN c.status >= 4 THEN NULL ELSE coalesce(c.cursor, i.cursor) END, \
            next_seq = c.next_seq, next_strand = c.next_strand, \
@@ -155,7 +159,8 @@ statements! {
            wake_us = c.wake_us, awaits = c.awaits::text[], delay_id = c.delay_id, signal_id = c.signal_id, \
            signal_name = c.signal_name, result_seq = c.result_seq, result = c.result, updated_us = t.now, \
            ended_us = CASE WHEN c.status >= 4 THEN t.now END \
-           FROM c, t, sayiir.workers w WHERE i.instance = c.instance AND i.fence = c.fence AND w.worker = i.holder \
+           FROM c, t, sayiir.workers w WHERE i.instance = c.instance AND i.fence = c.fence AND w.worker = coalesce(i.holder, 0) \
+           AND i.next_seq = coalesce(c.from_seq, i.next_seq) AND i.next_strand = coalesce(c.from_strand, i.next_strand) \
            AND i.asked IS NULL AND (c.status <> 2 OR NOT i.events) AND (c.tags IS NULL OR EXISTS (SELECT 1 \
              FROM sayiir.lanes l WHERE l.definition = i.definition AND l.tags = c.tags)) \
            RETURNING i.instance, i.id, i.status, i.cells_from, i.events, w.name), \
@@ -166,16 +171,52 @@ statements! {
            AS x (instance, seq, path, name, attempt, outcome, started_us, ended_us, output, error) \
            JOIN u ON u.instance = x.instance), \
          put AS (INSERT INTO sayiir.cells (instance, strand, cell) SELECT x.instance, x.strand, x.cell \
-           FROM unnest($30::bigint[], $31::integer[], $32::bytea[]) AS x (instance, strand, cell) \
+           FROM unnest($32::bigint[], $33::integer[], $34::bytea[]) AS x (instance, strand, cell) \
            JOIN u ON u.instance = x.instance ON CONFLICT (instance, strand) DO UPDATE SET cell = excluded.cell), \
-         dropped AS (DELETE FROM sayiir.cells k USING unnest($33::bigint[], $34::integer[]) AS x (instance, below), u \
+         dropped AS (DELETE FROM sayiir.cells k USING unnest($35::bigint[], $36::integer[]) AS x (instance, below), u \
            WHERE u.instance = x.instance AND k.instance = x.instance AND k.strand < x.below), \
          consumed AS (UPDATE sayiir.events e SET consumed = true, payload = NULL \
-           FROM unnest($35::bigint[], $36::bigint[]) AS x (instance, event), u \
+           FROM unnest($37::bigint[], $38::bigint[]) AS x (instance, event), u \
            WHERE u.instance = x.instance AND u.status < 4 AND e.id = u.id AND e.event = x.event), \
          over AS (DELETE FROM sayiir.cells k USING u WHERE k.instance = u.instance AND u.status >= 4 \
            AND u.cells_from IS NOT NULL), \
          past AS (DELETE FROM sayiir.events e USING u WHERE e.id = u.id AND u.status >= 4 AND u.events) \
+         SELECT u.instance FROM u");
+    COMMIT_PLAIN = "commit.plain",
+        concat!("WITH t AS MATERIALIZED (SELECT ", now!("$18"), " AS now), \
+         c AS MATERIALIZED (SELECT c.instance, c.fence, c.cursor, c.next_seq, c.next_strand, c.cells_from, c.steps, c.tags, c.priority, c.status, \
+           c.frees, c.wake_us, c.awaits, c.delay_id, c.signal_id, c.signal_name, c.result_seq, c.result, \
+           c.from_seq, c.from_strand FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::integer[], $5::integer[], \
+           $6::integer[], $7::integer[], $8::text[], $9::smallint[], $10::smallint[], $11::boolean[], $12::bigint[], \
+           $13::text[], $14::text[], $15::text[], $16::text[], $17::integer[], $19::bytea[], $30::integer[], $31::integer[]) \
+           AS c (instance, fence, cursor, next_seq, next_strand, cells_from, steps, tags, priority, status, frees, wake_us, \
+           awaits, delay_id, signal_id, signal_name, result_seq, result, from_seq, from_strand)), \
+         u AS (UPDATE sayiir.instances i SET \
+           cursor = CASE WHEN c.status >= 4 THEN NULL ELSE coalesce(c.cursor, i.cursor) END, \
+           next_seq = c.next_seq, next_strand = c.next_strand, \
+           cells_from = CASE WHEN c.status >= 4 THEN i.cells_from ELSE c.cells_from END, \
+           steps = i.steps + c.steps, lane = CASE WHEN c.tags IS NULL THEN i.lane ELSE (SELECT l.lane FROM sayiir.lanes l \
+             WHERE l.definition = i.definition AND l.tags = c.tags) END, priority = coalesce(c.priority, i.priority), \
+           order_us = CASE WHEN c.priority IS NULL THEN i.order_us ELSE greatest(i.created_us, i.start_at_us) \
+             + (c.priority - 1) * 30000000::bigint END, \
+           status = CASE WHEN c.status IN (1, 2) AND c.wake_us <= t.now THEN 0 ELSE c.status END, \
+           holder = CASE WHEN c.frees THEN NULL ELSE i.holder END, \
+           alert = CASE WHEN c.frees THEN NULL ELSE i.alert END, \
+           wake_us = c.wake_us, awaits = c.awaits::text[], delay_id = c.delay_id, signal_id = c.signal_id, \
+           signal_name = c.signal_name, result_seq = c.result_seq, result = c.result, updated_us = t.now, \
+           ended_us = CASE WHEN c.status >= 4 THEN t.now END \
+           FROM c, t, sayiir.workers w WHERE i.instance = c.instance AND i.fence = c.fence AND w.worker = coalesce(i.holder, 0) \
+           AND i.next_seq = coalesce(c.from_seq, i.next_seq) AND i.next_strand = coalesce(c.from_strand, i.next_strand) \
+           AND i.asked IS NULL AND (c.status <> 2 OR NOT i.events) \
+           AND (c.status < 4 OR (i.cells_from IS NULL AND NOT i.events)) AND (c.tags IS NULL OR EXISTS (SELECT 1 \
+             FROM sayiir.lanes l WHERE l.definition = i.definition AND l.tags = c.tags)) \
+           RETURNING i.instance, i.id, i.status, i.cells_from, i.events, w.name), \
+         s AS (INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, \
+           error) SELECT x.instance, x.seq, x.path, x.name, x.attempt, x.outcome, u.name, x.started_us, x.ended_us, x.output, \
+           x.error FROM unnest($20::bigint[], $21::integer[], $22::text[], $23::text[], $24::integer[], $25::smallint[], \
+           $26::bigint[], $27::bigint[], $28::bytea[], $29::bytea[]) \
+           AS x (instance, seq, path, name, attempt, outcome, started_us, ended_us, output, error) \
+           JOIN u ON u.instance = x.instance) \
          SELECT u.instance FROM u");
     DONE_BEFORE = "commit.done_before",
         "SELECT 1 FROM sayiir.steps s WHERE s.instance = $1::bigint AND s.seq = $2::integer";
@@ -207,19 +248,23 @@ statements! {
            CROSS JOIN LATERAL (SELECT i.instance, i.order_us FROM sayiir.instances i WHERE i.lane = l.lane AND i.status = 0 \
            AND i.holder IS NULL ORDER BY i.order_us, i.instance LIMIT $2::bigint + 64) AS h \
            ORDER BY h.order_us, h.instance LIMIT $2::bigint + 64), \
-         taken AS MATERIALIZED (SELECT i.instance FROM heads h JOIN sayiir.instances i ON i.instance = h.instance \
-           WHERE i.status = 0 AND i.holder IS NULL ORDER BY h.order_us, h.instance LIMIT $2::bigint \
-           FOR UPDATE OF i SKIP LOCKED), \
-         u AS (UPDATE sayiir.instances i SET fence = i.fence + 1, holder = w.worker, lease = $4::bigint, wake_us = NULL, \
+         taken AS MATERIALIZED (SELECT i.instance, w.worker FROM sayiir.workers w, heads h JOIN sayiir.instances i ON i.instance = h.instance \
+           WHERE i.status + 0 = 0 AND coalesce(i.holder, 0) = 0 AND w.name = $3::text \
+           ORDER BY h.order_us, h.instance LIMIT $2::bigint FOR UPDATE OF i SKIP LOCKED FOR KEY SHARE OF w), \
+         u AS (UPDATE sayiir.instances i SET fence = i.fence + 1, holder = taken.worker, lease = $4::bigint, wake_us = NULL, \
            awaits = NULL, delay_id = NULL, signal_id = NULL, signal_name = NULL \
-           FROM taken, sayiir.workers w WHERE i.instance = taken.instance AND w.name = $3::text RETURNING i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us) ",
+           FROM taken WHERE i.instance = taken.instance RETURNING i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us) ",
          claimed!("u"));
+    READY = "claim.ready",
+        "SELECT 1 FROM unnest($1::integer[]) AS l (lane) CROSS JOIN LATERAL (SELECT i.instance FROM sayiir.instances i \
+         WHERE i.lane = l.lane AND i.status = 0 AND i.holder IS NULL ORDER BY i.order_us, i.instance LIMIT 1) AS h LIMIT 1";
     CLAIM_ONE = "claim.one",
-        concat!("WITH taken AS MATERIALIZED (SELECT i.instance FROM sayiir.instances i WHERE i.id = $1::text \
-           AND i.status = 0 AND i.holder IS NULL AND i.lane = ANY($2::integer[]) FOR UPDATE SKIP LOCKED), \
-         u AS (UPDATE sayiir.instances i SET fence = i.fence + 1, holder = w.worker, lease = $4::bigint, wake_us = NULL, \
+        concat!("WITH taken AS MATERIALIZED (SELECT i.instance, w.worker FROM sayiir.workers w, sayiir.instances i \
+           WHERE i.id = $1::text AND i.status + 0 = 0 AND coalesce(i.holder, 0) = 0 AND i.lane + 0 = ANY($2::integer[]) \
+           AND w.name = $3::text FOR UPDATE OF i SKIP LOCKED FOR KEY SHARE OF w), \
+         u AS (UPDATE sayiir.instances i SET fence = i.fence + 1, holder = taken.worker, lease = $4::bigint, wake_us = NULL, \
            awaits = NULL, delay_id = NULL, signal_id = NULL, signal_name = NULL \
-           FROM taken, sayiir.workers w WHERE i.instance = taken.instance AND w.name = $3::text RETURNING i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us) ",
+           FROM taken WHERE i.instance = taken.instance RETURNING i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us) ",
          claimed!("u"));
     CLAIMED = "claim.again",
         concat!("WITH u AS (SELECT i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us FROM sayiir.instances i JOIN sayiir.workers w ON w.worker = i.holder \
@@ -312,7 +357,7 @@ statements! {
          (SELECT b.event, b.name, b.payload FROM sayiir.events b WHERE b.id = $1::text AND b.name = x.name \
          AND NOT b.consumed ORDER BY b.event LIMIT x.most) AS e ORDER BY e.event";
     HOLDING = "news.holding",
-        "SELECT i.asked FROM sayiir.instances i WHERE i.id = $1::text AND i.fence = $2::bigint AND i.holder IS NOT NULL";
+        "SELECT i.asked FROM sayiir.instances i WHERE i.id = $1::text AND i.fence = $2::bigint AND coalesce(i.holder, 0) <> 0";
 
     // Leases.
     OVERDUE = "lease.overdue",
@@ -351,12 +396,12 @@ statements! {
         concat!("INSERT INTO sayiir.listeners (listener, work, ends, expires_us) SELECT $1::bigint, $2::boolean, \
          $3::boolean, ", now!("NULL"), " + 60000000 ON CONFLICT (listener) DO UPDATE SET work = excluded.work, \
          ends = excluded.ends, expires_us = excluded.expires_us");
+    OTHERS = "hint.others",
+        concat!("SELECT coalesce(bool_or(l.work), false), coalesce(bool_or(l.ends), false) FROM sayiir.listeners l \
+         WHERE l.listener <> $1::bigint AND l.expires_us > ", now!("NULL"));
     LISTENER_DROP = "hint.drop",
         concat!("DELETE FROM sayiir.listeners l WHERE l.listener = $1::bigint OR l.expires_us < ", now!("NULL"));
-    TELL = "hint.tell",
-        concat!("SELECT pg_notify($1::text, $2::text) WHERE EXISTS (SELECT 1 FROM sayiir.listeners l \
-         WHERE l.listener <> $3::bigint AND CASE $2::text WHEN 'ended' THEN l.ends ELSE l.work END \
-         AND l.expires_us > ", now!("NULL"), ")");
+    TELL = "hint.tell", "SELECT pg_notify($1::text, $2::text)";
 
     // Reading.
     ROW = "instance.row", row_of!("WHERE i.id = $1::text");
@@ -413,13 +458,20 @@ statements! {
          now!("$1"), " - $2::bigint ORDER BY e.came_us LIMIT 256 FOR UPDATE SKIP LOCKED) \
          DELETE FROM sayiir.events e USING x WHERE e.id = x.id AND e.event = x.event");
     EVENTS_SETTLE = "sweep.settle",
-        concat!("UPDATE sayiir.events e SET fresh = false WHERE e.fresh AND e.early AND e.came_us <= ", now!("$1"),
-         " - 60000000 AND NOT EXISTS (SELECT 1 FROM sayiir.instances i WHERE i.id = e.id)");
+        concat!("WITH x AS MATERIALIZED (SELECT e.id, e.event FROM sayiir.events e WHERE e.fresh AND e.early \
+         AND e.came_us <= ", now!("$1"), " - 60000000 AND NOT EXISTS (SELECT 1 FROM sayiir.instances i WHERE i.id = e.id) \
+         ORDER BY e.event LIMIT 1000 FOR UPDATE SKIP LOCKED) \
+         UPDATE sayiir.events e SET fresh = false FROM x WHERE e.id = x.id AND e.event = x.event");
     EVENTS_FOUND = "sweep.found",
-        "UPDATE sayiir.events e SET fresh = true WHERE e.early AND NOT e.fresh \
-         AND EXISTS (SELECT 1 FROM sayiir.instances i WHERE i.id = e.id AND i.status < 4)";
+        "WITH x AS MATERIALIZED (SELECT e.id, e.event, e.came_us FROM sayiir.events e WHERE e.early AND NOT e.fresh \
+         AND e.came_us >= $1::bigint ORDER BY e.came_us LIMIT 1000), \
+         f AS (UPDATE sayiir.events e SET fresh = true FROM x JOIN sayiir.instances i ON i.id = x.id \
+         WHERE e.id = x.id AND e.event = x.event AND i.status < 4 RETURNING e.event) \
+         SELECT count(*), max(x.came_us), (SELECT count(*) FROM f) FROM x";
     EVENTS_IN_VAIN = "sweep.in_vain",
-        "DELETE FROM sayiir.events e USING sayiir.instances i WHERE e.fresh AND i.id = e.id AND i.status >= 4";
+        "WITH x AS MATERIALIZED (SELECT e.id, e.event FROM sayiir.events e JOIN sayiir.instances i ON i.id = e.id \
+         WHERE e.fresh AND i.status >= 4 ORDER BY e.event LIMIT 1000 FOR UPDATE OF e SKIP LOCKED) \
+         DELETE FROM sayiir.events e USING x WHERE e.id = x.id AND e.event = x.event";
 
     // For an operator.
     COUNTS = "report.instances", "SELECT i.status, count(*) FROM sayiir.instances i GROUP BY i.status ORDER BY i.status";
@@ -431,7 +483,7 @@ statements! {
          FROM sayiir.definitions d ORDER BY d.definition";
     STATE = "report.state",
         concat!("SELECT current_setting('server_version'), pg_database_size(current_database()), ", now!("NULL"),
-         ", (SELECT count(*) FROM pg_stat_activity a WHERE a.datname = current_database()), \
+         ", (SELECT count(*) FROM pg_catalog.pg_stat_activity a WHERE a.datname = current_database()), \
          (SELECT min(i.order_us) FROM sayiir.instances i WHERE i.status = 0 AND i.holder IS NULL), \
-         (SELECT coalesce(sum(t.n_dead_tup), 0)::bigint FROM pg_stat_user_tables t WHERE t.schemaname = $1::text)");
+         (SELECT coalesce(sum(t.n_dead_tup), 0)::bigint FROM pg_catalog.pg_stat_user_tables t WHERE t.schemaname = $1::text)");
 }

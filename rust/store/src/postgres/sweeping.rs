@@ -10,6 +10,8 @@ use super::statements as sql;
 const ENDED: usize = 256;
 /// So many step rows of deleted instances.
 const STEPS: u64 = 5_000;
+/// So many early events are looked at.
+const PIECE: i64 = 1_000;
 
 impl Single<'_> {
     /// Removes a little of what is no longer kept, and looks after events that came early. Every piece
@@ -47,7 +49,16 @@ impl Single<'_> {
             .await?;
         self.link.run(&sql::EVENTS_SETTLE, &[&self.now]).await?;
         self.link.run(&sql::EVENTS_IN_VAIN, &[]).await?;
-        self.effects.work |= self.link.run(&sql::EVENTS_FOUND, &[]).await? > 0;
+        // Those that came early and whose instance was made at the very same moment; a piece each time.
+        let since = self.place.early_from.get();
+        if let Some(row) = self.link.row(&sql::EVENTS_FOUND, &[&since]).await? {
+            let whole = row.get::<_, i64>(0) == PIECE;
+            let last: Option<i64> = row.get(1);
+            self.place
+                .early_from
+                .set(last.filter(|_| whole).map_or(i64::MIN, |last| last + 1));
+            self.effects.work |= row.get::<_, i64>(2) > 0;
+        }
         self.free_orphans().await?;
         Ok(more)
     }
