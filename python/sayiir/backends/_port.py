@@ -78,8 +78,12 @@ class Landing:
                 _resolve(future, answer, failure)
         loop = self._loop()
         if loop is not None:
-            # Behind everybody who was just resumed.
-            loop.call_soon(self._store.flush, self.port)
+            # Behind everybody who was just resumed, and those whom they resume in turn: whoever waited
+            # for an end submits the next one.
+            loop.call_soon(self._settle, loop)
+
+    def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_soon(self._store.flush, self.port)
 
     def retire(self) -> None:
         """Take the last answers in and leave the loop, from any thread."""

@@ -19,16 +19,18 @@ pub struct Clock {
     margin_us: AtomicI64,
 }
 
-impl Clock {
+impl Default for Clock {
     /// The machine's clock, until there is a reading.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             origin: Instant::now(),
             base_us: AtomicI64::new(wall_us()),
             margin_us: AtomicI64::new(0),
         }
     }
+}
 
+impl Clock {
     /// The database's clock showed `read_us`; it was asked at `asked`, and answered just now.
     pub fn note(&self, asked: Instant, read_us: i64) {
         let since = |at: Instant| {
@@ -58,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_reading_counts_and_the_machine_does_not() {
-        let clock = Clock::new();
+        let clock = Clock::default();
         let asked = Instant::now();
         clock.note(asked, 5_000_000);
         let now = clock.now_us();

@@ -14,6 +14,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Error, Row};
 
 use super::Settings;
+use super::clock::Clock;
 use super::statements::{self as sql, Statement};
 use super::tls::Connector;
 use super::trouble::{self, Trouble};
@@ -70,6 +71,7 @@ pub struct Place {
     pub address: Address,
     pub connector: Connector,
     pub settings: Settings,
+    pub clock: Arc<Clock>,
     /// The schema's name, quoted, with a dot.
     pub prefix: String,
     pub fail: FailPoint,
@@ -88,13 +90,19 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn new(address: Address, connector: Connector, settings: Settings) -> Self {
+    pub fn new(
+        address: Address,
+        connector: Connector,
+        settings: Settings,
+        clock: Arc<Clock>,
+    ) -> Self {
         Self {
             prefix: format!("\"{}\".", settings.schema),
             others: Cell::new((settings.notify, settings.notify)),
             address,
             connector,
             settings,
+            clock,
             fail: FailPoint::from_environment(),
             heard: RefCell::default(),
             heard_some: Notify::new(),
@@ -226,6 +234,15 @@ impl Link {
         })
     }
 
+    /// Reads the database's clock.
+    pub async fn read_clock(&self) -> Tried<()> {
+        let asked = Instant::now();
+        if let Some(row) = self.row(&sql::CLOCK, &[]).await? {
+            self.place.clock.note(asked, row.get(0));
+        }
+        Ok(())
+    }
+
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
@@ -349,6 +366,7 @@ impl Line {
             super::schema::prepare(&self.place).await?;
         }
         let link = Link::connect(&self.place).await?;
+        link.read_clock().await?;
         if self.listens {
             link.listen().await?;
         }

@@ -196,7 +196,9 @@ struct Checkpoints<'a> {
     cell: Vec<&'a [u8]>,
     drop_instance: Vec<i64>,
     drop_below: Vec<i32>,
+    row_worker: Vec<&'a str>,
     event_instance: Vec<i64>,
+    event_id: Vec<&'a str>,
     event: Vec<i64>,
     from_seq: Vec<Option<i32>>,
     from_strand: Vec<Option<i32>>,
@@ -205,8 +207,9 @@ struct Checkpoints<'a> {
 }
 
 /// What the lane remembers of an instance that is held by way of it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone)]
 pub struct Held {
+    worker: Arc<str>,
     /// Whether there may be rows of cells.
     cells: bool,
     /// Next free step and strand numbers that the next checkpoint builds on. A database that was set
@@ -233,7 +236,13 @@ pub fn held_after(holdings: &mut Holdings, instance: i64, commit: &Commit, reply
 pub type Holdings = HashMap<i64, Held>;
 
 impl<'a> Checkpoints<'a> {
-    fn add(&mut self, instance: i64, fence: u64, commit: &'a Commit, held: Held) {
+    fn add(
+        &mut self,
+        (instance, id): (i64, &'a str),
+        fence: u64,
+        commit: &'a Commit,
+        held: &'a Held,
+    ) {
         self.instance.push(instance);
         self.fence.push(fence as i64);
         self.cursor.push(commit.cursor.as_deref());
@@ -288,14 +297,16 @@ impl<'a> Checkpoints<'a> {
             self.row_ended_us.push(row.ended_us);
             self.row_output.push(row.output.as_deref());
             self.row_error.push(row.error.as_deref());
+            self.row_worker.push(&held.worker);
+        }
+        if self.status.last().is_some_and(|status| *status >= 4) {
+            // Nobody will ask for cells and events any more; those that are there go with the instance.
+            return;
         }
         for event in &commit.consumed {
             self.event_instance.push(instance);
+            self.event_id.push(id);
             self.event.push(*event as i64);
-        }
-        if self.status.last().is_some_and(|status| *status >= 4) {
-            // Nobody will ask for the cells any more; those that are there go with the instance.
-            return;
         }
         for (strand, cell) in &commit.cells {
             self.cell_instance.push(instance);
@@ -342,18 +353,20 @@ impl<'a> Checkpoints<'a> {
             &self.row_error,
             &self.from_seq,
             &self.from_strand,
+            &self.row_worker,
         ];
         let plain = self.cell.is_empty() && self.drop_instance.is_empty() && self.event.is_empty();
         let statement = if plain {
             &sql::COMMIT_PLAIN
         } else {
-            let rest: [Param<'_>; 7] = [
+            let rest: [Param<'_>; 8] = [
                 &self.cell_instance,
                 &self.cell_strand,
                 &self.cell,
                 &self.drop_instance,
                 &self.drop_below,
                 &self.event_instance,
+                &self.event_id,
                 &self.event,
             ];
             params.extend(rest);
@@ -605,7 +618,7 @@ pub async fn perform(
     outcome.answers.resize_with(works.len(), || None);
     let mut submits: Vec<(usize, &NewInstance, i64)> = Vec::new();
     let mut checkpoints = Checkpoints::default();
-    let mut commits: Vec<(usize, i64, &Arc<str>, &Commit)> = Vec::new();
+    let mut commits: Vec<(usize, i64, u64, &Arc<str>, &Commit)> = Vec::new();
     let mut claims: Vec<Claiming<'_>> = Vec::new();
     for (at, work) in works.iter().enumerate() {
         match &work.job.call {
@@ -617,12 +630,12 @@ pub async fn perform(
                 id,
                 fence,
                 commit,
-            } if !work.again && *slot != 0 => {
+            } if !work.again => {
                 let instance = *slot as i64;
-                let held = holdings.entry(instance).or_default();
-                held.cells |= !commit.cells.is_empty();
-                checkpoints.add(instance, *fence, commit, *held);
-                commits.push((at, instance, id, commit));
+                if let Some(held) = holdings.get_mut(&instance) {
+                    held.cells |= !commit.cells.is_empty();
+                    commits.push((at, instance, *fence, id, commit));
+                }
             }
             Call::Claim {
                 claimant,
@@ -649,6 +662,16 @@ pub async fn perform(
                 again: work.again,
             }),
             _ => {}
+        }
+    }
+    // The columns borrow from what is remembered, which changes when the answers are there.
+    let remembered: HashMap<i64, Held> = commits
+        .iter()
+        .filter_map(|(_, instance, ..)| Some((*instance, holdings.get(instance)?.clone())))
+        .collect();
+    for (_, instance, fence, id, commit) in &commits {
+        if let Some(held) = remembered.get(instance) {
+            checkpoints.add((*instance, id), *fence, commit, held);
         }
     }
     if submits.is_empty() && commits.is_empty() && claims.is_empty() {
@@ -703,7 +726,7 @@ pub async fn perform(
             outcome.effects.work = true;
         }
     }
-    for (at, instance, id, commit) in commits {
+    for (at, instance, _, id, commit) in commits {
         if !applied.contains(&instance) {
             continue;
         }
@@ -732,6 +755,7 @@ pub async fn perform(
         for one in &taken {
             let stored = &one.claim.stored;
             let held = Held {
+                worker: Arc::clone(&claiming.claimant.worker),
                 cells: one.cells_from.is_some(),
                 from: Some((stored.next_seq as i32, stored.next_strand as i32)),
             };

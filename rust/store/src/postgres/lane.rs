@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::clock::Clock;
 use super::connection::{Failure, Line, Link, Place, Tried};
 pub use super::group::Lanes;
 use super::group::{self, claims_answer};
@@ -67,7 +66,6 @@ pub struct Work {
 /// Everything the tasks of the thread share.
 pub struct Desk {
     pub shared: Arc<Shared>,
-    pub clock: Arc<Clock>,
     pub place: Rc<Place>,
     writer: Line,
     reader: Rc<Line>,
@@ -90,7 +88,7 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(shared: Arc<Shared>, clock: Arc<Clock>, place: Place) -> Rc<Self> {
+    pub fn new(shared: Arc<Shared>, place: Place) -> Rc<Self> {
         let place = Rc::new(place);
         let reader = Rc::new(Line::new(&place, true));
         let keeper = match place.settings.max_connections {
@@ -102,7 +100,6 @@ impl Desk {
             reader,
             keeper,
             shared,
-            clock,
             place,
             lanes: RefCell::default(),
             holdings: RefCell::default(),
@@ -131,7 +128,7 @@ impl Desk {
     /// How far timers may seem to be due too early.
     fn margin_us(&self) -> i64 {
         if self.shared.own_clock {
-            self.clock.margin_us()
+            self.place.clock.margin_us()
         } else {
             0
         }
@@ -160,7 +157,9 @@ impl Desk {
             task.abort();
         }
         // A listener that is gone would be told for another minute.
-        if let Ok(link) = self.keeper.link(Instant::now()).await {
+        if self.keeper.was_there()
+            && let Ok(link) = self.keeper.link(Instant::now()).await
+        {
             let _ = link.run(&sql::LISTENER_DROP, &[&self.place.listener]).await;
         }
     }
@@ -193,7 +192,7 @@ impl Desk {
                 .borrow_mut()
                 .extract_if(.., |work| work.rests_until.is_none_or(|at| at <= now))
                 .collect();
-            if works.is_empty() && rested.is_empty() {
+            if (works.is_empty() && rested.is_empty()) || !self.writer.was_there() {
                 self.stir.notify_one();
             }
             if !works.is_empty() {
@@ -544,7 +543,7 @@ impl Desk {
     /// What the write lane does between batches.
     async fn duties(&self) {
         let around = self.around_due.get().is_some_and(|at| at <= Instant::now());
-        if !self.expire_due.get() && !self.sweep_due.get() && !around {
+        if !self.writer.was_there() || !(self.expire_due.get() || self.sweep_due.get() || around) {
             return;
         }
         if around {
@@ -597,6 +596,9 @@ impl Desk {
         let mut jobs = Vec::new();
         let mut tasks = tokio::task::JoinSet::new();
         while self.shared.reader.taken(&mut jobs).await.is_some() {
+            if !self.keeper.was_there() {
+                self.stir.notify_one();
+            }
             for job in jobs.drain(..) {
                 if !self.shared.own_clock {
                     // Leases that have run out must be taken back first, which the write lane does.
@@ -640,9 +642,12 @@ impl Desk {
     // Leases, hints and the clock.
 
     async fn keep(self: Rc<Self>) {
+        // A backend that nobody uses makes no connection.
+        self.stir.notified().await;
         let mut clock_read = None;
         let mut listened: Option<(Instant, bool, bool)> = None;
         let mut looked = Instant::now();
+        let mut greeted = None;
         let mut swept = Instant::now();
         loop {
             let now = Instant::now();
@@ -671,20 +676,25 @@ impl Desk {
                 continue;
             };
             let now = Instant::now();
-            if clock_read.is_none_or(|at| now >= at + READ_CLOCK)
-                && let Ok(Some(row)) = link.row(&sql::CLOCK, &[]).await
+            if clock_read.is_none_or(|at| now >= at + READ_CLOCK) && link.read_clock().await.is_ok()
             {
-                self.clock.note(now, row.get(0));
                 clock_read = Some(now);
             }
             if !due.is_empty() {
                 let renewed = self.renew(&link, &due).await;
                 self.shared.renewed(&due, renewed.is_ok());
             }
-            self.put_listener(&link, &mut listened).await;
+            if self.put_listener(&link, &mut listened).await {
+                greeted = Some(now);
+            }
             if now >= looked + LOOK_EVERY {
                 looked = now;
                 self.look(&link).await;
+                if greeted.is_some_and(|at: Instant| now >= at + LOOK_EVERY) {
+                    // Whoever did not know of us yet told us nothing.
+                    greeted = None;
+                    self.shared.tell(vec![(Hint::Work, "".into())]);
+                }
             }
             let every = match self.place.settings.keep_completed_us {
                 Some(_) => SWEEP_EVERY,
@@ -777,10 +787,16 @@ impl Desk {
     }
 
     /// Says in the database what this process wants to be told of.
-    async fn put_listener(&self, link: &Link, listened: &mut Option<(Instant, bool, bool)>) {
+    /// Whether it is news that work is wanted.
+    async fn put_listener(
+        &self,
+        link: &Link,
+        listened: &mut Option<(Instant, bool, bool)>,
+    ) -> bool {
         if !self.place.settings.notify {
-            return;
+            return false;
         }
+        let mut greeting = false;
         let watched = self.shared.watched_since();
         let work = self.shared.has_listeners();
         let ends = !watched.is_empty() || !self.shared.watched().is_empty();
@@ -803,6 +819,7 @@ impl Desk {
                     .await;
                 if work && listened.is_none_or(|(_, was_work, _)| !was_work) {
                     // What came before the row was there was told to nobody.
+                    greeting = true;
                     self.shared.tell(vec![(Hint::Work, "".into())]);
                 }
                 *listened = (work || ends).then_some((now, work, ends));
@@ -810,6 +827,7 @@ impl Desk {
         }
         // What ended before the row was there is told by nobody.
         let _ = self.look_for_ends(link, watched).await;
+        greeting
     }
 
     /// Passes notifications on.

@@ -157,12 +157,12 @@ impl PostgresStore {
     /// # Errors
     /// When the URL makes no sense, or the system refuses a thread.
     pub fn open(url: &str, settings: Settings) -> Result<Self, String> {
-        let (_, shown) = read_place(url, &settings)?;
+        let (_, shown) = read_place(url, &settings, &Arc::default())?;
         let shared = Arc::new(Shared::new(
             format!("PostgreSQL at {shown}"),
             settings.own_clock,
         ));
-        let clock = Arc::new(Clock::new());
+        let clock = Arc::new(Clock::default());
         let (theirs, ticking) = (Arc::clone(&shared), Arc::clone(&clock));
         let (their_url, their_settings) = (url.to_owned(), settings.clone());
         let thread = std::thread::Builder::new()
@@ -170,8 +170,8 @@ impl PostgresStore {
             .spawn(move || {
                 let _ = block_on(async move {
                     // Read a moment ago.
-                    if let Ok((place, _)) = read_place(&their_url, &their_settings) {
-                        Desk::new(theirs, ticking, place).run().await;
+                    if let Ok((place, _)) = read_place(&their_url, &their_settings, &ticking) {
+                        Desk::new(theirs, place).run().await;
                     }
                 });
             })
@@ -197,8 +197,8 @@ impl PostgresStore {
     fn apart<T>(&self, body: impl AsyncFnOnce(&Rc<Place>) -> Tried<T>) -> StoreResult<T> {
         self.check()?;
         let done = block_on(async {
-            let (place, _) =
-                read_place(&self.url, &self.settings).map_err(StoreError::Unavailable)?;
+            let (place, _) = read_place(&self.url, &self.settings, &Arc::default())
+                .map_err(StoreError::Unavailable)?;
             body(&Rc::new(place))
                 .await
                 .map_err(|failure| failure.error())
@@ -228,11 +228,18 @@ impl PostgresStore {
     }
 }
 
-fn read_place(url: &str, settings: &Settings) -> Result<(Place, String), String> {
+fn read_place(
+    url: &str,
+    settings: &Settings,
+    clock: &Arc<Clock>,
+) -> Result<(Place, String), String> {
     let address = url::read(url)?;
     let connector = address.tls.connector()?;
     let shown = address.shown.clone();
-    Ok((Place::new(address, connector, settings.clone()), shown))
+    Ok((
+        Place::new(address, connector, settings.clone(), Arc::clone(clock)),
+        shown,
+    ))
 }
 
 /// Runs a future, and what it spawns, on this thread.

@@ -155,8 +155,9 @@ async fn find(
         .filter(|prefix| !prefix.is_empty());
     let end = prefix.and_then(after_prefix);
     let statement = match filter.status {
-        // The index leaves them out, since nearly all end like this.
+        // No index has them alone, since nearly all end like this.
         None | Some(Status::Completed) => &sql::LIST,
+        Some(Status::InProgress) => &sql::LIST_ACTIVE,
         Some(_) => &sql::LIST_STATUS,
     };
     let rows = link

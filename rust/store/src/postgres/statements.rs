@@ -96,6 +96,53 @@ macro_rules! control {
     };
 }
 
+/// Applies checkpoints; what an end may leave over is the matter of those that ask for it.
+///
+/// Arrays of a batch are matched with what was updated by a hash of it (`IN … IS TRUE`): joins of two
+/// sets that have no index would be made pair by pair.
+macro_rules! checkpoint {
+    ($guard:literal, $rest:literal) => {
+        concat!("WITH t AS MATERIALIZED (SELECT ", now!("$18"), " AS now), \
+         c AS MATERIALIZED (SELECT c.instance, c.fence, c.cursor, c.next_seq, c.next_strand, c.cells_from, c.steps, c.tags, c.priority, c.status, \
+           c.frees, c.wake_us, c.awaits, c.delay_id, c.signal_id, c.signal_name, c.result_seq, c.result, \
+           c.from_seq, c.from_strand FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::integer[], $5::integer[], \
+           $6::integer[], $7::integer[], $8::text[], $9::smallint[], $10::smallint[], $11::boolean[], $12::bigint[], \
+           $13::text[], $14::text[], $15::text[], $16::text[], $17::integer[], $19::bytea[], $30::integer[], $31::integer[]) \
+           AS c (instance, fence, cursor, next_seq, next_strand, cells_from, steps, tags, priority, status, frees, wake_us, \
+           awaits, delay_id, signal_id, signal_name, result_seq, result, from_seq, from_strand)), \
+         u AS (UPDATE sayiir.instances i SET \
+           cursor = CASE WHEN c.status >= 4 THEN NULL ELSE coalesce(c.cursor, i.cursor) END, \
+           next_seq = c.next_seq, next_strand = c.next_strand, \
+           cells_from = CASE WHEN c.status >= 4 THEN i.cells_from ELSE c.cells_from END, \
+           steps = i.steps + c.steps, lane = CASE WHEN c.tags IS NULL THEN i.lane ELSE (SELECT l.lane FROM sayiir.lanes l \
+             WHERE l.definition = i.definition AND l.tags = c.tags) END, priority = coalesce(c.priority, i.priority), \
+           order_us = CASE WHEN c.priority IS NULL THEN i.order_us ELSE greatest(i.created_us, i.start_at_us) \
+             + (c.priority - 1) * 30000000::bigint END, \
+           status = CASE WHEN c.status IN (1, 2) AND c.wake_us <= t.now THEN 0 ELSE c.status END, \
+           holder = CASE WHEN c.frees THEN NULL ELSE i.holder END, \
+           alert = CASE WHEN c.frees THEN NULL ELSE i.alert END, \
+           wake_us = c.wake_us, awaits = c.awaits::text[], delay_id = c.delay_id, signal_id = c.signal_id, \
+           signal_name = c.signal_name, result_seq = c.result_seq, result = c.result, updated_us = t.now, \
+           ended_us = CASE WHEN c.status >= 4 THEN t.now END \
+           FROM c, t, sayiir.workers w WHERE i.instance = c.instance AND i.fence = c.fence AND w.worker = coalesce(i.holder, 0) \
+           AND i.next_seq = coalesce(c.from_seq, i.next_seq) AND i.next_strand = coalesce(c.from_strand, i.next_strand) \
+           AND i.asked IS NULL AND (c.status <> 2 OR NOT i.events) ",
+            $guard,
+            "AND (c.tags IS NULL OR EXISTS (SELECT 1 \
+             FROM sayiir.lanes l WHERE l.definition = i.definition AND l.tags = c.tags)) \
+           RETURNING i.instance, i.id, i.status, i.cells_from, i.events), \
+         s AS (INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, \
+           error) SELECT x.instance, x.seq, x.path, x.name, x.attempt, x.outcome, x.worker, x.started_us, x.ended_us, \
+           x.output, x.error FROM unnest($20::bigint[], $21::integer[], $22::text[], $23::text[], $24::integer[], \
+           $25::smallint[], $26::bigint[], $27::bigint[], $28::bytea[], $29::bytea[], $32::text[]) \
+           AS x (instance, seq, path, name, attempt, outcome, started_us, ended_us, output, error, worker) \
+           WHERE (x.instance IN (SELECT u.instance FROM u)) IS TRUE) ",
+            $rest,
+            "SELECT u.instance FROM u"
+        )
+    };
+}
+
 statements! {
     CLOCK = "clock.read", concat!("SELECT ", now!("NULL"));
 
@@ -124,12 +171,12 @@ statements! {
            SELECT c.instance, c.id, c.definition, c.lane, CASE WHEN c.start_at_us > t.now THEN 1 ELSE 0 END, c.priority, \
            greatest(t.now, c.start_at_us) + (c.priority - 1) * 30000000::bigint, c.instance << 20, t.now, t.now, \
            CASE WHEN c.start_at_us > t.now THEN c.start_at_us END, CASE WHEN c.start_at_us > t.now THEN c.start_at_us END, \
-           0, 1, 0, EXISTS (SELECT 1 FROM sayiir.events e WHERE e.id = c.id AND e.early AND e.came_us > t.now - $9::bigint) \
+           0, 1, 0, EXISTS (SELECT 1 FROM sayiir.events e WHERE e.id = c.id AND coalesce(e.early, false) AND e.came_us > t.now - $9::bigint) \
            FROM c, t ON CONFLICT (id) DO NOTHING RETURNING instance, id), \
          i AS (INSERT INTO sayiir.inputs (instance, token, input) SELECT c.instance, c.token, c.input \
-           FROM made JOIN c ON c.instance = made.instance), \
+           FROM c WHERE (c.instance IN (SELECT made.instance FROM made)) IS TRUE), \
          adopted AS (UPDATE sayiir.events e SET early = false, fresh = false FROM made, t \
-           WHERE e.id = made.id AND e.early AND e.came_us > t.now - $9::bigint), \
+           WHERE e.id = made.id AND coalesce(e.early, false) AND e.came_us > t.now - $9::bigint), \
          late AS (DELETE FROM sayiir.events e USING made, t WHERE e.id = made.id AND e.early \
            AND e.came_us <= t.now - $9::bigint) \
          SELECT id FROM made");
@@ -137,87 +184,20 @@ statements! {
     TAKEN = "submit.taken", "SELECT i.id FROM sayiir.instances i WHERE i.id = ANY($1::text[])";
 
     COMMIT = "commit.apply",
-        concat!("WITH t AS MATERIALIZED (SELECT ", now!("$18"), " AS now), \
-         c AS MATERIALIZED (SELECT c.instance, c.fence, c.cursor, c.next_seq, c.next_strand, c.cells_from, c.steps, c.tags, c.priority, c.status, \
-           c.frees, c.wake_us, c.awaits, c.delay_id, c.signal_id, c.signal_name, c.result_seq, c.result, \
-           c.from_seq, c.from_strand FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::integer[], $5::integer[], \
-           $6::integer[], $7::integer[], $8::text[], $9::smallint[], $10::smallint[], $11::boolean[], $12::bigint[], \
-           $13::text[], $14::text[], $15::text[], $16::text[], $17::integer[], $19::bytea[], $30::integer[], $31::integer[]) \
-           AS c (instance, fence, cursor, next_seq, next_strand, cells_from, steps, tags, priority, status, frees, wake_us, \
-           awaits, delay_id, signal_id, signal_name, result_seq, result, from_seq, from_strand)), \
-         u AS (UPDATE sayiir.instances i SET \
-           cursor = CASE WHEN c.status >= 4 THEN NULL ELSE coalesce(c.cursor, i.cursor) END, \
-           next_seq = c.next_seq, next_strand = c.next_strand, \
-           cells_from = CASE WHEN c.status >= 4 THEN i.cells_from ELSE c.cells_from END, \
-           steps = i.steps + c.steps, lane = CASE WHEN c.tags IS NULL THEN i.lane ELSE (SELECT l.lane FROM sayiir.lanes l \
-             WHERE l.definition = i.definition AND l.tags = c.tags) END, priority = coalesce(c.priority, i.priority), \
-           order_us = CASE WHEN c.priority IS NULL THEN i.order_us ELSE greatest(i.created_us, i.start_at_us) \
-             + (c.priority - 1) * 30000000::bigint END, \
-           status = CASE WHEN c.status IN (1, 2) AND c.wake_us <= t.now THEN 0 ELSE c.status END, \
-           holder = CASE WHEN c.frees THEN NULL ELSE i.holder END, \
-           alert = CASE WHEN c.frees THEN NULL ELSE i.alert END, \
-           wake_us = c.wake_us, awaits = c.awaits::text[], delay_id = c.delay_id, signal_id = c.signal_id, \
-           signal_name = c.signal_name, result_seq = c.result_seq, result = c.result, updated_us = t.now, \
-           ended_us = CASE WHEN c.status >= 4 THEN t.now END \
-           FROM c, t, sayiir.workers w WHERE i.instance = c.instance AND i.fence = c.fence AND w.worker = coalesce(i.holder, 0) \
-           AND i.next_seq = coalesce(c.from_seq, i.next_seq) AND i.next_strand = coalesce(c.from_strand, i.next_strand) \
-           AND i.asked IS NULL AND (c.status <> 2 OR NOT i.events) AND (c.tags IS NULL OR EXISTS (SELECT 1 \
-             FROM sayiir.lanes l WHERE l.definition = i.definition AND l.tags = c.tags)) \
-           RETURNING i.instance, i.id, i.status, i.cells_from, i.events, w.name), \
-         s AS (INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, \
-           error) SELECT x.instance, x.seq, x.path, x.name, x.attempt, x.outcome, u.name, x.started_us, x.ended_us, x.output, \
-           x.error FROM unnest($20::bigint[], $21::integer[], $22::text[], $23::text[], $24::integer[], $25::smallint[], \
-           $26::bigint[], $27::bigint[], $28::bytea[], $29::bytea[]) \
-           AS x (instance, seq, path, name, attempt, outcome, started_us, ended_us, output, error) \
-           JOIN u ON u.instance = x.instance), \
-         put AS (INSERT INTO sayiir.cells (instance, strand, cell) SELECT x.instance, x.strand, x.cell \
-           FROM unnest($32::bigint[], $33::integer[], $34::bytea[]) AS x (instance, strand, cell) \
-           JOIN u ON u.instance = x.instance ON CONFLICT (instance, strand) DO UPDATE SET cell = excluded.cell), \
-         dropped AS (DELETE FROM sayiir.cells k USING unnest($35::bigint[], $36::integer[]) AS x (instance, below), u \
-           WHERE u.instance = x.instance AND k.instance = x.instance AND k.strand < x.below), \
+        checkpoint!("", ", put AS (INSERT INTO sayiir.cells (instance, strand, cell) SELECT x.instance, x.strand, x.cell \
+           FROM unnest($33::bigint[], $34::integer[], $35::bytea[]) AS x (instance, strand, cell) \
+           WHERE (x.instance IN (SELECT u.instance FROM u)) IS TRUE \
+           ON CONFLICT (instance, strand) DO UPDATE SET cell = excluded.cell), \
+         dropped AS (DELETE FROM sayiir.cells k USING unnest($36::bigint[], $37::integer[]) AS x (instance, below) \
+           WHERE k.instance = x.instance AND k.strand < x.below AND (x.instance IN (SELECT u.instance FROM u)) IS TRUE), \
          consumed AS (UPDATE sayiir.events e SET consumed = true, payload = NULL \
-           FROM unnest($37::bigint[], $38::bigint[]) AS x (instance, event), u \
-           WHERE u.instance = x.instance AND u.status < 4 AND e.id = u.id AND e.event = x.event), \
+           FROM unnest($38::bigint[], $39::text[], $40::bigint[]) AS x (instance, id, event) \
+           WHERE e.id = x.id AND e.event = x.event AND (x.instance IN (SELECT u.instance FROM u)) IS TRUE), \
          over AS (DELETE FROM sayiir.cells k USING u WHERE k.instance = u.instance AND u.status >= 4 \
            AND u.cells_from IS NOT NULL), \
-         past AS (DELETE FROM sayiir.events e USING u WHERE e.id = u.id AND u.status >= 4 AND u.events) \
-         SELECT u.instance FROM u");
+         past AS (DELETE FROM sayiir.events e USING u WHERE e.id = u.id AND u.status >= 4 AND u.events) ");
     COMMIT_PLAIN = "commit.plain",
-        concat!("WITH t AS MATERIALIZED (SELECT ", now!("$18"), " AS now), \
-         c AS MATERIALIZED (SELECT c.instance, c.fence, c.cursor, c.next_seq, c.next_strand, c.cells_from, c.steps, c.tags, c.priority, c.status, \
-           c.frees, c.wake_us, c.awaits, c.delay_id, c.signal_id, c.signal_name, c.result_seq, c.result, \
-           c.from_seq, c.from_strand FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::integer[], $5::integer[], \
-           $6::integer[], $7::integer[], $8::text[], $9::smallint[], $10::smallint[], $11::boolean[], $12::bigint[], \
-           $13::text[], $14::text[], $15::text[], $16::text[], $17::integer[], $19::bytea[], $30::integer[], $31::integer[]) \
-           AS c (instance, fence, cursor, next_seq, next_strand, cells_from, steps, tags, priority, status, frees, wake_us, \
-           awaits, delay_id, signal_id, signal_name, result_seq, result, from_seq, from_strand)), \
-         u AS (UPDATE sayiir.instances i SET \
-           cursor = CASE WHEN c.status >= 4 THEN NULL ELSE coalesce(c.cursor, i.cursor) END, \
-           next_seq = c.next_seq, next_strand = c.next_strand, \
-           cells_from = CASE WHEN c.status >= 4 THEN i.cells_from ELSE c.cells_from END, \
-           steps = i.steps + c.steps, lane = CASE WHEN c.tags IS NULL THEN i.lane ELSE (SELECT l.lane FROM sayiir.lanes l \
-             WHERE l.definition = i.definition AND l.tags = c.tags) END, priority = coalesce(c.priority, i.priority), \
-           order_us = CASE WHEN c.priority IS NULL THEN i.order_us ELSE greatest(i.created_us, i.start_at_us) \
-             + (c.priority - 1) * 30000000::bigint END, \
-           status = CASE WHEN c.status IN (1, 2) AND c.wake_us <= t.now THEN 0 ELSE c.status END, \
-           holder = CASE WHEN c.frees THEN NULL ELSE i.holder END, \
-           alert = CASE WHEN c.frees THEN NULL ELSE i.alert END, \
-           wake_us = c.wake_us, awaits = c.awaits::text[], delay_id = c.delay_id, signal_id = c.signal_id, \
-           signal_name = c.signal_name, result_seq = c.result_seq, result = c.result, updated_us = t.now, \
-           ended_us = CASE WHEN c.status >= 4 THEN t.now END \
-           FROM c, t, sayiir.workers w WHERE i.instance = c.instance AND i.fence = c.fence AND w.worker = coalesce(i.holder, 0) \
-           AND i.next_seq = coalesce(c.from_seq, i.next_seq) AND i.next_strand = coalesce(c.from_strand, i.next_strand) \
-           AND i.asked IS NULL AND (c.status <> 2 OR NOT i.events) \
-           AND (c.status < 4 OR (i.cells_from IS NULL AND NOT i.events)) AND (c.tags IS NULL OR EXISTS (SELECT 1 \
-             FROM sayiir.lanes l WHERE l.definition = i.definition AND l.tags = c.tags)) \
-           RETURNING i.instance, i.id, i.status, i.cells_from, i.events, w.name), \
-         s AS (INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, \
-           error) SELECT x.instance, x.seq, x.path, x.name, x.attempt, x.outcome, u.name, x.started_us, x.ended_us, x.output, \
-           x.error FROM unnest($20::bigint[], $21::integer[], $22::text[], $23::text[], $24::integer[], $25::smallint[], \
-           $26::bigint[], $27::bigint[], $28::bytea[], $29::bytea[]) \
-           AS x (instance, seq, path, name, attempt, outcome, started_us, ended_us, output, error) \
-           JOIN u ON u.instance = x.instance) \
-         SELECT u.instance FROM u");
+        checkpoint!("AND (c.status < 4 OR (i.cells_from IS NULL AND NOT i.events)) ", "");
     DONE_BEFORE = "commit.done_before",
         "SELECT 1 FROM sayiir.steps s WHERE s.instance = $1::bigint AND s.seq = $2::integer";
 
@@ -411,7 +391,12 @@ statements! {
          AND ($5::text IS NULL OR i.id < $5::text) AND ($6::bigint IS NULL OR i.created_us > $6::bigint) \
          AND ($7::bigint IS NULL OR i.created_us < $7::bigint) ORDER BY i.instance DESC LIMIT $8::bigint");
     LIST_STATUS = "list.status",
-        row_of!("WHERE i.instance < $1::bigint AND i.status = $2::smallint AND i.status <> 4 \
+        row_of!("WHERE i.instance < $1::bigint AND i.status = $2::smallint AND i.status IN (1, 2, 3, 5, 6) \
+         AND ($3::text IS NULL OR d.workflow = $3::text) AND ($4::text IS NULL OR i.id >= $4::text) \
+         AND ($5::text IS NULL OR i.id < $5::text) AND ($6::bigint IS NULL OR i.created_us > $6::bigint) \
+         AND ($7::bigint IS NULL OR i.created_us < $7::bigint) ORDER BY i.instance DESC LIMIT $8::bigint");
+    LIST_ACTIVE = "list.active",
+        row_of!("WHERE i.instance < $1::bigint AND (i.status = 0 AND i.holder IS NULL OR i.holder IS NOT NULL) AND i.status = $2::smallint \
          AND ($3::text IS NULL OR d.workflow = $3::text) AND ($4::text IS NULL OR i.id >= $4::text) \
          AND ($5::text IS NULL OR i.id < $5::text) AND ($6::bigint IS NULL OR i.created_us > $6::bigint) \
          AND ($7::bigint IS NULL OR i.created_us < $7::bigint) ORDER BY i.instance DESC LIMIT $8::bigint");

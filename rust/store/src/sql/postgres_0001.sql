@@ -81,7 +81,8 @@ CREATE INDEX instances_held ON sayiir.instances (holder) WHERE holder IS NOT NUL
 CREATE INDEX instances_timers ON sayiir.instances (wake_us)
     WHERE status IN (1, 2) AND wake_us IS NOT NULL;
 CREATE INDEX instances_ended ON sayiir.instances (ended_us) WHERE ended_us IS NOT NULL;
-CREATE INDEX instances_listed ON sayiir.instances (status, instance) WHERE status <> 4;
+-- For lists of one status. Most instances are never in any of these; ready and held ones have theirs above.
+CREATE INDEX instances_listed ON sayiir.instances (status, instance) WHERE status IN (1, 2, 3, 5, 6);
 
 -- Apart from the row, which is rewritten with every checkpoint. The token tells one submit from another
 -- that was made for the same id.
@@ -142,7 +143,7 @@ CREATE TABLE sayiir.garbage (
     instance bigint PRIMARY KEY
 );
 
--- Processes that want to be told; see the module postgres::listening.
+-- Processes that want to be told.
 CREATE TABLE sayiir.listeners (
     listener   bigint  PRIMARY KEY,
     work       boolean NOT NULL,
