@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from sayiir import InMemoryBackend, SqliteBackend, SyncWorkflowClient, WorkflowClient
+from sayiir import (
+    InMemoryBackend,
+    PostgresBackend,
+    SqliteBackend,
+    SyncWorkflowClient,
+    WorkflowClient,
+)
 from sayiir._url import DEFAULT_URL, URL_VARIABLE, Address, address_of, connect
 
 SECRET = "hunter2"
@@ -103,7 +109,10 @@ def test_what_a_url_says(url: str, address: Address) -> None:
         ("sqlite:///a.db?keep_completed=", "keep_completed: '' is not a duration"),
         ("sqlite:///a.db?keep_events=-1s", "keep_events: '-1s' is not a duration"),
         ("sqlite:///a.db?timeout=%zz", "'%' in its option 'timeout'"),
-        (f"postgresql://user:{SECRET}@host/db", "'postgresql', which has no backend"),
+        (f"mysql://user:{SECRET}@host/db", "'mysql', which has no backend"),
+        (f"postgresql://u:{SECRET}@host/db?notify={SECRET}", "notify must be 'on' or 'off'"),
+        (f"postgresql://u:{SECRET}@host/db?timeout=1s&timeout=2s", "the option 'timeout' twice"),
+        (f"postgresql://u:{SECRET}@host/db?max_connections={SECRET}", "must be a number"),
         (f"postgresql+psycopg://user:{SECRET}@host/db", "'postgresql+psycopg', which has no"),
         (f"user:{SECRET}@host://db", "must begin with a scheme"),
     ],
@@ -137,8 +146,8 @@ def test_the_environment_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_bad_environment_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(URL_VARIABLE, f"postgresql://user:{SECRET}@host/db")
-    with pytest.raises(ValueError, match=r"the url in SAYIIR_DATABASE_URL .*'postgresql'") as found:
+    monkeypatch.setenv(URL_VARIABLE, f"mysql://user:{SECRET}@host/db")
+    with pytest.raises(ValueError, match=r"the url in SAYIIR_DATABASE_URL .*'mysql'") as found:
         connect()
     assert SECRET not in str(found.value)
 
@@ -173,3 +182,40 @@ def test_a_bad_policy_opens_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="conflict_policy"):
         WorkflowClient.from_url(f"sqlite:///{tmp_path}/app.db", "never")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_server_by_url() -> None:
+    url = (
+        f"postgres://user:{SECRET}@db.example:6543/shop?sslmode=require&schema=work&notify=off"
+        "&max_connections=2&connect_timeout=3&keep_completed=7d"
+    )
+    address = address_of(url)
+    assert address.path == f"postgresql://user:{SECRET}@db.example:6543/shop?sslmode=require"
+    assert address.options == {
+        "schema": "work",
+        "notify": False,
+        "max_connections": 2,
+        "connect_timeout": 3,
+        "keep_completed": "7d",
+    }
+    backend = connect(url)
+    assert isinstance(backend, PostgresBackend)
+    assert (backend.schema, SECRET in repr(backend)) == ("work", False)
+    assert SECRET not in repr(address)
+    await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (f"postgresql://u:{SECRET}@host/db?max_connections=1", "must be 2 to 100"),
+        (f"postgresql://u:{SECRET}@host/db?schema=Upper", "schema must be a name"),
+        (f"postgresql://u:{SECRET}@host/db?sslmode=never", "sslmode"),
+        (f"postgresql://u:{SECRET}@host/db?unheard_of=1", "unheard_of"),
+        (f"postgresql://u:{SECRET}@host:port/db", "port"),
+    ],
+)
+def test_what_a_server_cannot_be_told(url: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says) as raised:
+        connect(url)
+    assert SECRET not in str(raised.value)

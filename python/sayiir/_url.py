@@ -1,4 +1,4 @@
-"""Backends by URL: `memory://`, `sqlite:///relative/path`, `sqlite:////absolute/path`.
+"""Backends by URL: `memory://`, `sqlite:///path`, `postgresql://user@host/database`.
 
 Reads a URL strictly and opens what it names; a mistake is refused with a sentence that says how to
 write it. Of what it refuses only the scheme and the names of options get into a message, as the
@@ -11,10 +11,10 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict, cast
+from typing import Any, Literal
 
 from ._duration import Duration, parse_duration
-from .backends import Backend, InMemoryBackend, SqliteBackend
+from .backends import Backend, InMemoryBackend, PostgresBackend, SqliteBackend
 
 __all__ = ["DEFAULT_URL", "URL_VARIABLE", "Address", "address_of", "connect"]
 
@@ -23,19 +23,13 @@ DEFAULT_URL = "sqlite:///sayiir.db"
 URL_VARIABLE = "SAYIIR_DATABASE_URL"
 """The environment variable that says something else."""
 
-_FORMS = "this version has memory://, sqlite:///relative/path and sqlite:////absolute/path"
+_FORMS = (
+    "there are memory://, sqlite:///relative/path, sqlite:////absolute/path and "
+    "postgresql://user@host/database"
+)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _OPTION = re.compile(r"[a-z_]{1,32}")
-
-
-class SqliteOptions(TypedDict, total=False):
-    """What `SqliteBackend` can be told in a URL."""
-
-    synchronous: Literal["full", "normal"]
-    keep_completed: Duration
-    keep_events: Duration
-    timeout: Duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +37,15 @@ class Address:
     """What a URL says, once it is known to make sense.
 
     >>> address_of("sqlite:///var/app.db?synchronous=normal")
-    Address(scheme='sqlite', path='var/app.db', options={'synchronous': 'normal'})
+    Address(scheme='sqlite', options={'synchronous': 'normal'})
     """
 
-    scheme: Literal["memory", "sqlite"]
-    path: str = ""
-    """Of a file, as it stands in the URL: relative to the current directory, or absolute."""
-    options: SqliteOptions = field(default_factory=SqliteOptions)
+    scheme: Literal["memory", "sqlite", "postgresql"]
+    path: str = field(default="", repr=False)
+    """Of a file, as it stands in the URL: relative to the current directory, or absolute. Of a
+    server, the URL without our own options; it may hold a password."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the backend."""
 
 
 def connect(url: str | None = None) -> Backend:
@@ -61,7 +57,11 @@ def connect(url: str | None = None) -> Backend:
             `sqlite:////var/lib/app.db`: one with an absolute path. Other characters than letters,
             digits and `/` may be written as `%20`. Options follow a `?`, with `&` between them:
             `synchronous=full` or `normal`, and the durations `keep_completed`, `keep_events` and
-            `timeout`, each as in `SqliteBackend`. Without a URL the environment variable
+            `timeout`, each as in `SqliteBackend`. `postgresql://user:password@host:5432/app`: a
+            server, as libpq reads it, with these options of `PostgresBackend` besides: `schema`,
+            `max_connections`, `notify=on` or `off`, `migrate=on` or `off`, and the durations
+            `statement_timeout`, `connect_timeout`, `timeout`, `keep_completed`, `keep_events`; it
+            is connected to with the first call. Without a URL the environment variable
             `SAYIIR_DATABASE_URL` says it, and where that is not set either, or empty, it is
             `sqlite:///sayiir.db`.
 
@@ -82,6 +82,8 @@ def connect(url: str | None = None) -> Backend:
     address = address_of(url)
     if address.scheme == "memory":
         return InMemoryBackend()
+    if address.scheme == "postgresql":
+        return PostgresBackend(address.path, **address.options)
     return SqliteBackend(address.path, **address.options)
 
 
@@ -116,6 +118,8 @@ def address_of(url: object = None) -> Address:
             return Address("memory")
         case "sqlite":
             return _sqlite(what, rest)
+        case "postgresql" | "postgres":
+            return _postgres(what, rest)
     raise ValueError(f"{what} has the scheme {scheme!r}, which has no backend; {_FORMS}")
 
 
@@ -139,9 +143,27 @@ def _sqlite(what: str, rest: str) -> Address:
     return Address("sqlite", path, _options(what, query) if question else {})
 
 
-def _options(what: str, query: str) -> SqliteOptions:
+def _postgres(what: str, rest: str) -> Address:
+    """The address behind `postgresql://`: our options apart from the others."""
+    location, question, query = rest.partition("?")
+    theirs: list[str] = []
+    options: dict[str, Any] = {}
+    for pair in query.split("&") if question else ():
+        name, _, text = pair.partition("=")
+        read = _SERVER_OPTIONS.get(name)
+        if read is None:
+            theirs.append(pair)
+        elif name in options:
+            raise ValueError(f"{what} has the option {name!r} twice; say it once")
+        else:
+            options[name] = read(f"{what}: {name}", _unquoted(what, f"option {name!r}", text))
+    path = f"postgresql://{location}" + ("?" + "&".join(theirs) if theirs else "")
+    return Address("postgresql", path, options)
+
+
+def _options(what: str, query: str) -> dict[str, Any]:
     """The options behind the question mark, checked but left as text."""
-    options: dict[str, str] = {}
+    options: dict[str, Any] = {}
     for pair in query.split("&"):
         name, equals, text = pair.partition("=")
         check = _CHECKS.get(name)
@@ -157,7 +179,7 @@ def _options(what: str, query: str) -> SqliteOptions:
             raise ValueError(f"{what} has the option {name!r} twice; say it once")
         options[name] = _unquoted(what, f"option {name!r}", text)
         check(f"{what}: {name}", options[name])
-    return cast("SqliteOptions", options)
+    return options
 
 
 def _synchronous(what: str, text: str) -> None:
@@ -169,6 +191,41 @@ def _duration(what: str, text: str) -> None:
     parse_duration(text, name=what)
 
 
+def _switch(what: str, text: str) -> bool:
+    switches = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+    if text.lower() not in switches:
+        raise ValueError(f"{what} must be 'on' or 'off'")
+    return switches[text.lower()]
+
+
+def _number(what: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError(f"{what} must be a number")
+    return int(text)
+
+
+def _time(what: str, text: str) -> Duration:
+    # A bare number means seconds, as libpq has it.
+    duration: Duration = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text
+    parse_duration(duration, name=what, allow_zero=True)
+    return duration
+
+
+def _word(_: str, text: str) -> str:
+    return text
+
+
+_SERVER_OPTIONS: dict[str, Callable[[str, str], object]] = {
+    "schema": _word,
+    "max_connections": _number,
+    "statement_timeout": _time,
+    "connect_timeout": _time,
+    "timeout": _time,
+    "keep_completed": _time,
+    "keep_events": _time,
+    "notify": _switch,
+    "migrate": _switch,
+}
 _CHECKS: dict[str, Callable[[str, str], None]] = {
     "synchronous": _synchronous,
     "keep_completed": _duration,

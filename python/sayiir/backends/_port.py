@@ -78,8 +78,8 @@ class Landing:
                 _resolve(future, answer, failure)
         loop = self._loop()
         if loop is not None:
-            # Behind everybody who was just resumed, and those whom they resume in turn: whoever waited
-            # for an end submits the next one.
+            # Behind everybody who was just resumed, and those whom they resume in turn: whoever
+            # waited for an end submits the next one.
             loop.call_soon(self._settle, loop)
 
     def _settle(self, loop: asyncio.AbstractEventLoop) -> None:

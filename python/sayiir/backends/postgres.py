@@ -34,11 +34,11 @@ _MOST_CONNECTIONS = 100
 class PostgresBackend(StorageBackend):
     """A backend that keeps everything in one schema of a PostgreSQL database.
 
-    Any number of processes on any number of machines may use the schema at once; the database's clock
-    counts, for leases and for timers. One object can be shared by any number of clients and workers,
-    threads and event loops of its process, and keeps within its budget of connections. Nothing is
-    connected before the first call; from then on a server that goes away is waited for. A child that
-    was forked after the object was made cannot use it.
+    Any number of processes on any number of machines may use the schema at once; the database's
+    clock counts, for leases and for timers. One object can be shared by any number of clients and
+    workers, threads and event loops of its process, and keeps within its budget of connections.
+    Nothing is connected before the first call; from then on a server that goes away is waited for.
+    A child that was forked after the object was made cannot use it.
 
     Args:
         url: `postgresql://user:password@host:5432/database?sslmode=verify-full`, as libpq reads it,
@@ -47,13 +47,14 @@ class PostgresBackend(StorageBackend):
         max_connections: How many connections this object opens at most, at least 2.
         statement_timeout: How long one statement may take.
         connect_timeout: How long one attempt to connect may take.
-        timeout: How long a call waits for a server that went away, or for a row that somebody else
-            keeps locked.
+        timeout: How long a call waits for a server that went away, or for a row that somebody
+            else keeps locked.
         keep_completed: How long ended instances are kept, as a duration; `None`: until deleted.
         keep_events: How long events wait for an instance that does not exist yet.
-        notify: Whether processes tell each other what happens, through `LISTEN` and `NOTIFY`. Without
-            it they find out by polling; needed where connections are pooled per transaction.
-        migrate: Whether the schema is made, or brought to this version, with the first connection.
+        notify: Whether processes tell each other what happens, through `LISTEN` and `NOTIFY`.
+            Without it they find out by polling; for connections that are pooled per transaction.
+        migrate: Whether the schema is made, or brought to this version, with the first
+            connection.
         clock: Gives the time in seconds since 1970; the database's, unless a test brings its own.
 
     Raises:
@@ -92,8 +93,8 @@ class PostgresBackend(StorageBackend):
             raise TypeError(f"schema must be a str, got {type(schema).__name__}")
         if not _SCHEMA.fullmatch(schema):
             raise ValueError(
-                "schema must be a name of at most 63 lower-case letters, digits and underscores that "
-                f"does not begin with a digit, got {schema[:80]!r}"
+                "schema must be a name of at most 63 lower-case letters, digits and underscores "
+                f"that does not begin with a digit, got {schema[:80]!r}"
             )
         if isinstance(max_connections, bool) or not isinstance(max_connections, int):
             raise TypeError(f"max_connections must be an int, got {type(max_connections).__name__}")
@@ -153,7 +154,7 @@ class PostgresBackend(StorageBackend):
     async def submit_on(
         self, connection: object, new: NewInstance, program: Program, policy: str
     ) -> InstanceRow | None:
-        """As `submit`, of one instance, in the transaction that a connection of the caller's is in."""
+        """As `submit`, of one instance, in the transaction of a connection of the caller's."""
         numbers = await self.prepare(program)
         return await _caller.submit_on(
             connection,
@@ -168,7 +169,7 @@ class PostgresBackend(StorageBackend):
     async def send_event_on(
         self, connection: object, instance_id: str, name: str, payload: bytes, key: str | None
     ) -> bool:
-        """As `send_event`, in the transaction that a connection of the caller's is in."""
+        """As `send_event`, in the transaction of a connection of the caller's."""
         return await _caller.send_event_on(
             connection,
             self._schema,
@@ -201,13 +202,13 @@ class PostgresBackend(StorageBackend):
         return await asyncio.to_thread(self.store.migrate)
 
     async def doctor(self) -> dict[str, object]:
-        """What an operator wants to know of the database; counts all instances, so it may take long.
+        """What an operator wants to know of the database; counts all instances, so it takes long.
 
         Returns:
             `server` (without password), `schema`, `schema_version`, `server_version`,
             `database_bytes`, `clock_skew` (seconds by which this machine is ahead), `connections`,
-            `dead_rows`, `ready_oldest_age` (seconds, when something is ready), `instances` (how many
-            by status), `workers` (`worker_id`, `expires_at`, `held` each), `definitions`
+            `dead_rows`, `ready_oldest_age` (seconds, when something is ready), `instances` (how
+            many by status), `workers` (`worker_id`, `expires_at`, `held` each), `definitions`
             (`definition_hash`, `workflow_id`, `instances` each).
 
         Raises:

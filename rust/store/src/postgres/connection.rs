@@ -318,6 +318,8 @@ pub struct Line {
     known: Cell<bool>,
     listens: bool,
     attempts: Cell<u32>,
+    /// Held by whoever connects, so that all who need the connection make one.
+    connecting: tokio::sync::Mutex<()>,
 }
 
 impl Line {
@@ -328,19 +330,20 @@ impl Line {
             known: Cell::new(false),
             listens: listens && place.settings.notify,
             attempts: Cell::new(0),
+            connecting: tokio::sync::Mutex::new(()),
         }
     }
 
     /// The connection as it is, or a new one: tried until `deadline` once it was ever there.
     pub async fn link(&self, deadline: Instant) -> Tried<Rc<Link>> {
+        if let Some(link) = self.there() {
+            return Ok(link);
+        }
+        let _connecting = self.connecting.lock().await;
         loop {
-            let there = self.link.borrow().clone();
-            if let Some(link) = there
-                && !link.is_closed()
-            {
+            if let Some(link) = self.there() {
                 return Ok(link);
             }
-            *self.link.borrow_mut() = None;
             match self.attempt().await {
                 Ok(link) => {
                     let link = Rc::new(link);
@@ -359,6 +362,15 @@ impl Line {
                 }
             }
         }
+    }
+
+    /// The connection, if it is there.
+    fn there(&self) -> Option<Rc<Link>> {
+        let there = self.link.borrow().clone().filter(|link| !link.is_closed());
+        if there.is_none() {
+            *self.link.borrow_mut() = None;
+        }
+        there
     }
 
     async fn attempt(&self) -> Tried<Link> {
@@ -381,9 +393,12 @@ impl Line {
         whole.mul_f64(0.5 + (self.place.token() % 1_000) as f64 / 2_000.0)
     }
 
-    /// The connection may be of no use any more.
-    pub fn doubt(&self) {
-        *self.link.borrow_mut() = None;
+    /// A connection may be of no use any more.
+    pub fn doubt(&self, link: &Rc<Link>) {
+        let mut there = self.link.borrow_mut();
+        if there.as_ref().is_some_and(|there| Rc::ptr_eq(there, link)) {
+            *there = None;
+        }
     }
 
     pub fn was_there(&self) -> bool {

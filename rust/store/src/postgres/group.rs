@@ -96,7 +96,8 @@ impl Lanes {
         Ok(())
     }
 
-    async fn refresh(&mut self, link: &Link, place: &Place, hashes: &[Hash]) -> Tried<bool> {
+    /// Asks which lanes there are; whether any is new.
+    pub async fn refresh(&mut self, link: &Link, place: &Place, hashes: &[Hash]) -> Tried<bool> {
         let hashes: Vec<&[u8]> = hashes.iter().map(|hash| &hash[..]).collect();
         let rows = link.rows(&sql::LANES, &[&hashes]).await?;
         self.learn(place, &rows)
@@ -592,6 +593,8 @@ pub struct Outcome {
     pub found: bool,
     /// The lanes that claims looked into.
     pub served: Vec<i32>,
+    /// The definitions that they asked for.
+    pub wanted: Vec<Hash>,
     /// Claims that should be made again, because there are lanes that were not known.
     pub repeat: Vec<usize>,
 }
@@ -766,6 +769,7 @@ pub async fn perform(
         outcome.short |= short;
         outcome.found |= !taken.is_empty();
         if short {
+            outcome.wanted.extend_from_slice(claiming.hashes);
             outcome.served = lanes.served(claiming.claimant, claiming.hashes);
         }
         if taken.is_empty() && wanted > 0 && (grown || claimed.overdue) {

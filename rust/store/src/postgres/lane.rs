@@ -27,7 +27,7 @@ use super::single::{Effects, Single};
 use super::statements as sql;
 use super::trouble::Trouble;
 use crate::call::{Answer, Call};
-use crate::contract::{NewInstance, StoreResult};
+use crate::contract::{Hash, NewInstance, StoreResult};
 use crate::port::{Hint, Port};
 use crate::shared::{Job, Shared};
 
@@ -81,6 +81,8 @@ pub struct Desk {
     around_pause: Cell<Duration>,
     /// The lanes in which a claim found less than it wanted.
     served: RefCell<Vec<i32>>,
+    /// The definitions that claims asked for.
+    wanted: RefCell<HashSet<Hash>>,
     expire_due: Cell<bool>,
     sweep_due: Cell<bool>,
     stir: Notify,
@@ -107,6 +109,7 @@ impl Desk {
             around_due: Cell::new(None),
             around_pause: Cell::new(AROUND_PAUSE),
             served: RefCell::default(),
+            wanted: RefCell::default(),
             later: RefCell::default(),
             expire_due: Cell::new(false),
             sweep_due: Cell::new(true),
@@ -235,7 +238,7 @@ impl Desk {
                 Ok(()) => return,
                 Err(failure) => match failure.trouble {
                     Trouble::Lost => {
-                        self.writer.doubt();
+                        self.writer.doubt(&link);
                         let now = Instant::now();
                         for work in &mut works {
                             work.again = true;
@@ -327,6 +330,7 @@ impl Desk {
                 self.around_due
                     .set(Some(Instant::now() + self.around_pause.get()));
                 *self.served.borrow_mut() = std::mem::take(&mut outcome.served);
+                self.wanted.borrow_mut().extend(outcome.wanted.drain(..));
             }
             if outcome.overdue {
                 self.expire_due.set(true);
@@ -398,18 +402,20 @@ impl Desk {
         tokio::task::spawn_local(async move {
             let one = matches!(work.job.call, Call::ClaimOne { .. });
             let held: Vec<(Arc<str>, u64)> = taken.iter().map(group::Taken::lease).collect();
-            let mut taken = Some(taken);
             let answer = loop {
-                let loaded = async {
-                    let link = reader.link(work.deadline).await?;
-                    group::load(&link, &place, taken.iter().flatten().cloned().collect()).await
+                let link = reader.link(work.deadline).await;
+                let loaded = match &link {
+                    Ok(link) => group::load(link, &place, taken.clone()).await,
+                    Err(failure) => Err(failure.clone()),
                 };
-                match loaded.await {
+                match loaded {
                     Ok(claims) => break Ok(claims_answer(one, claims)),
                     Err(failure)
                         if failure.trouble == Trouble::Lost && Instant::now() < work.deadline =>
                     {
-                        reader.doubt();
+                        if let Ok(link) = link {
+                            reader.doubt(&link);
+                        }
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                     Err(failure) => {
@@ -419,8 +425,6 @@ impl Desk {
                     }
                 }
             };
-            taken = None;
-            drop(taken);
             shared.deliver(&mut vec![work.job], vec![answer]);
         });
     }
@@ -529,10 +533,20 @@ impl Desk {
                 }
                 self.shared.tell(hints);
             }
-            Err(failure) if failure.trouble == Trouble::Lost => self.writer.doubt(),
+            // Whoever needs the connection next finds out.
+            Err(failure) if failure.trouble == Trouble::Lost => {}
             Err(_) => link.rollback().await,
         }
         done
+    }
+
+    /// Whether there are lanes that were not known.
+    async fn look_for_lanes(&self, link: &Link) -> bool {
+        let hashes: Vec<Hash> = self.wanted.borrow_mut().drain().collect();
+        let mut lanes = std::mem::take(&mut *self.lanes.borrow_mut());
+        let grown = lanes.refresh(link, &self.place, &hashes).await;
+        *self.lanes.borrow_mut() = lanes;
+        grown.unwrap_or(false)
     }
 
     async fn expire(&self, link: &Link, now: Option<i64>) -> Tried<()> {
@@ -556,11 +570,11 @@ impl Desk {
         if around {
             self.looked_around.set(Some(Instant::now()));
             let served = std::mem::take(&mut *self.served.borrow_mut());
-            let ready = Cell::new(false);
+            let ready = Cell::new(self.look_for_lanes(&link).await);
             let _ = self
                 .own(&link, None, async |single| {
                     single.look_around().await?;
-                    ready.set(single.is_ready(&served).await?);
+                    ready.set(ready.get() || single.is_ready(&served).await?);
                     Ok(())
                 })
                 .await;
@@ -619,18 +633,23 @@ impl Desk {
 
     async fn read(self: Rc<Self>, work: Work) {
         let answer = loop {
-            let tried = async {
-                let link = self.reader.link(work.deadline).await?;
-                reading::read(&link, &self.place, self.margin_us(), &work.job.call).await
+            let link = self.reader.link(work.deadline).await;
+            let tried = match &link {
+                Ok(link) => {
+                    reading::read(link, &self.place, self.margin_us(), &work.job.call).await
+                }
+                Err(failure) => Err(failure.clone()),
             };
-            match tried.await {
+            match tried {
                 Ok(answer) => break answer.unwrap_or(Ok(Answer::Nothing)),
                 Err(failure)
                     if failure.trouble == Trouble::Lost
                         && self.reader.was_there()
                         && Instant::now() < work.deadline =>
                 {
-                    self.reader.doubt();
+                    if let Ok(link) = link {
+                        self.reader.doubt(&link);
+                    }
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Err(failure) => break Err(failure.error()),
@@ -837,6 +856,8 @@ impl Desk {
             tokio::time::sleep(HINT_PAUSE).await;
             let heard: HashSet<Box<str>> = self.place.heard.borrow_mut().drain(..).collect();
             if heard.contains("work") {
+                // Somebody else's work may be in a lane that is not known here.
+                self.looked_around.set(None);
                 self.shared.tell(vec![(Hint::Work, "".into())]);
             }
             let Ok(link) = self.reader.link(Instant::now()).await else {
