@@ -2,9 +2,9 @@
 
 The worker has nothing to do before each sample and sleeps in its selector. Once it lives on the
 client's event loop, once on a thread of its own, where waking another thread is part of the price,
-and on a file also in a process of its own, which nobody can wake and which has to notice.
+and on a file or a server also in a process of its own, which has to notice, or to be told.
 
-On a file both sides of the call are durable before the task begins: what brings the work, and the
+There both sides of the call are durable before the task begins: what brings the work, and the
 claim. The budget allows for one fsync, the median of those taken in the same minute.
 """
 
@@ -16,10 +16,11 @@ from contextlib import asynccontextmanager
 from statistics import median
 from time import perf_counter
 
+from benches.ground import ground
 from benches.ledger import Ledger
 from benches.sqlite_floor import fsync_seconds
 from benches.stopwatch import quantile
-from benches.store import MEMORY, SQLITE, SQLITE_NORMAL, Store, ground
+from benches.store import MEMORY, POSTGRES, SQLITE, SQLITE_NORMAL, Store
 from benches.worker_process import worker_processes
 from benches.workload import STARTED, WOKEN
 from sayiir import Worker, WorkflowClient
@@ -114,14 +115,31 @@ def bench_idle_worker(ledger: Ledger) -> None:
 
 def bench_idle_worker_on_disk(ledger: Ledger) -> None:
     """The same on a file, where the worker may also be another process."""
+    _durable(ledger, SQLITE)
+    for sample, what, workflow_id in SAMPLED:
+        found = asyncio.run(_sampled(SQLITE_NORMAL, sample, workflow_id, SAME_LOOP, SAMPLES))
+        ledger.enter(
+            "latency",
+            f"  {SQLITE_NORMAL.name}: {what}, {SAME_LOOP}, p99",
+            quantile(found, 0.99) * 1e3,
+            "ms",
+        )
+
+
+def bench_idle_worker_on_a_server(ledger: Ledger) -> None:
+    """The same on PostgreSQL."""
+    _durable(ledger, POSTGRES)
+
+
+def _durable(ledger: Ledger, store: Store) -> None:
     fsync = median(fsync_seconds(ground(), DURABLE_SAMPLES)) * 1e3
     ledger.enter("latency", "one fsync of a page appended to a file, p50", fsync, "ms")
     for sample, what, workflow_id in SAMPLED:
         for where in (SAME_LOOP, OWN_THREAD, OWN_PROCESS):
-            found = asyncio.run(_sampled(SQLITE, sample, workflow_id, where, DURABLE_SAMPLES))
+            found = asyncio.run(_sampled(store, sample, workflow_id, where, DURABLE_SAMPLES))
             ledger.enter(
                 "latency",
-                f"{SQLITE.name}: {what}, {where}, p50",
+                f"{store.name}: {what}, {where}, p50",
                 quantile(found, 0.5) * 1e3,
                 "ms",
                 against=fsync,
@@ -130,17 +148,10 @@ def bench_idle_worker_on_disk(ledger: Ledger) -> None:
             late = quantile(found, 0.99) * 1e3
             ledger.enter(
                 "latency",
-                f"{SQLITE.name}: {what}, {where}, p99",
+                f"{store.name}: {what}, {where}, p99",
                 late,
                 "ms",
                 judged=late,
                 at_most=5.0 + fsync,
                 budget="< 5 ms + one fsync",
             )
-        found = asyncio.run(_sampled(SQLITE_NORMAL, sample, workflow_id, SAME_LOOP, SAMPLES))
-        ledger.enter(
-            "latency",
-            f"  {SQLITE_NORMAL.name}: {what}, {SAME_LOOP}, p99",
-            quantile(found, 0.99) * 1e3,
-            "ms",
-        )

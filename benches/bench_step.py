@@ -3,26 +3,33 @@
 A short instance is subtracted from a long one, so that submitting, claiming and ending are left
 out: what remains is steps. The floor in memory is the bare awaited call.
 
-On SQLite a step waits for the disk, and disks have moods, so that a difference between two runs
-would tell of those. There the history of one instance says when each of its steps ended. The floor
-is one durable commit of the same two rows by a bare script, because the next step may not start
-before the checkpoint of the one before it is on the disk.
+On SQLite and PostgreSQL a step waits for the disk, and disks have moods, so that a difference
+between two runs would tell of those. There the history of one instance says when each of its steps
+ended. The floor is one durable commit of the same two rows by a bare script, because the next step
+may not start before the checkpoint of the one before it is on the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import pytest
+
+from benches.ground import ground
 from benches.ledger import Ledger
+from benches.postgres_floor import PostgresFloor
+from benches.postgres_server import served
 from benches.sqlite_floor import SqliteFloor, Synchronous
 from benches.stopwatch import best_stretch, interleave_async
-from benches.store import MEMORY, SQLITE, SQLITE_NORMAL, Store, ground
+from benches.store import MEMORY, POSTGRES, POSTGRES_RELAXED, SQLITE, SQLITE_NORMAL, Store
 from benches.workload import (
     PAYLOAD,
     bare,
@@ -40,6 +47,8 @@ from sayiir._submission import fresh_id
 from sayiir.backends import Backend
 
 Timed = Callable[[], Awaitable[float]]
+Script = Callable[[], Awaitable[list[float]]]
+"""Commits by a bare script, and says how long each took."""
 
 LONG, SHORT = 1_010, 10
 ROUNDS = 120
@@ -58,7 +67,7 @@ SHAPES: dict[str, tuple[Callable[[int], Workflow[Any, Any]], Callable[[int], Any
     "items": (lambda _: mapped(), lambda count: [PAYLOAD] * count),
 }
 """What there may be many of: a workflow of so many, and its input."""
-FAN_OUT_ROUNDS = {MEMORY: 20, SQLITE: 8}
+FAN_OUT_ROUNDS = {MEMORY: 20, SQLITE: 8, POSTGRES: 8}
 
 
 def runs(
@@ -178,19 +187,36 @@ async def _to_thread(times: int) -> None:
         value = await asyncio.to_thread(noop_thread, value)
 
 
-async def _alone(store: Store, synchronous: Synchronous) -> tuple[float, float]:
-    """Seconds of a step of one instance alone, and of a commit by a bare script, in turn."""
-    workflow = chain(STEPS)
-    steps, commits = [], []
+@asynccontextmanager
+async def _sqlite_script(synchronous: Synchronous) -> AsyncIterator[Script]:
     with (
         tempfile.TemporaryDirectory(prefix="sayiir-floor-", dir=ground()) as folder,
         SqliteFloor(Path(folder), synchronous) as floor,
     ):
-        async with store.opened() as backend:
-            for _ in range(WARM + DURABLE_ROUNDS):
-                ended = await _moments(backend, workflow, PAYLOAD)
-                steps.append(best_stretch([b - a for a, b in pairwise(ended)], STRETCH))
-                commits.append(best_stretch(floor.commits(STEPS), STRETCH))
+
+        async def commits() -> list[float]:
+            return floor.commits(STEPS)
+
+        yield commits
+
+
+@asynccontextmanager
+async def _postgres_script() -> AsyncIterator[Script]:
+    async with PostgresFloor(served().url()) as floor:
+        yield lambda: floor.commits(STEPS)
+
+
+async def _alone(
+    store: Store, opened: Callable[[], AbstractAsyncContextManager[Script]]
+) -> tuple[float, float]:
+    """Seconds of a step of one instance alone, and of a commit by a bare script, in turn."""
+    workflow = chain(STEPS)
+    steps, commits = [], []
+    async with opened() as script, store.opened() as backend:
+        for _ in range(WARM + DURABLE_ROUNDS):
+            ended = await _moments(backend, workflow, PAYLOAD)
+            steps.append(best_stretch([b - a for a, b in pairwise(ended)], STRETCH))
+            commits.append(best_stretch(await script(), STRETCH))
     return min(steps[WARM:]), min(commits[WARM:])
 
 
@@ -200,19 +226,28 @@ def bench_alone(ledger: Ledger) -> None:
     Of a thousand steps and of a thousand commits the best hundred in a row count.
     """
     for store, synchronous in KINDS:
-        step, commit = asyncio.run(_alone(store, synchronous))
-        full = synchronous == "full"
-        ledger.enter(
-            "step",
-            f"{'' if full else '  '}{store.name}: async no-op, 100 B, one instance alone",
-            step * 1e3,
-            "ms",
-            against=commit * 1e3,
-            rival="one commit by a bare script",
-            judged=step / commit if full else None,
-            at_most=1.5 if full else None,
-            budget="≤ 1.5×" if full else "",
-        )
+        step, commit = asyncio.run(_alone(store, partial(_sqlite_script, synchronous)))
+        _enter_alone(ledger, store, step, commit, judged=synchronous == "full")
+
+
+def bench_served_alone(ledger: Ledger) -> None:
+    """The same on PostgreSQL."""
+    step, commit = asyncio.run(_alone(POSTGRES, _postgres_script))
+    _enter_alone(ledger, POSTGRES, step, commit, judged=True)
+
+
+def _enter_alone(ledger: Ledger, store: Store, step: float, commit: float, *, judged: bool) -> None:
+    ledger.enter(
+        "step",
+        f"{'' if judged else '  '}{store.name}: async no-op, 100 B, one instance alone",
+        step * 1e3,
+        "ms",
+        against=commit * 1e3,
+        rival="one commit by a bare script",
+        judged=step / commit if judged else None,
+        at_most=1.5 if judged else None,
+        budget="≤ 1.5×" if judged else "",
+    )
 
 
 def bench_growth(ledger: Ledger) -> None:
@@ -233,10 +268,12 @@ def bench_growth(ledger: Ledger) -> None:
         _enter_growth(ledger, MEMORY, shape, late, early)
 
 
-async def _late_and_early(workflow: Workflow[Any, Any], value: Any) -> tuple[float, float]:
+async def _late_and_early(
+    store: Store, workflow: Workflow[Any, Any], value: Any
+) -> tuple[float, float]:
     """Seconds of one more step near the thousandth and near the two hundredth."""
     late, early = [], []
-    async with SQLITE_NORMAL.opened() as backend:
+    async with store.opened() as backend:
         for _ in range(WARM + GROWTH_ROUNDS):
             ended = await _moments(backend, workflow, value)
             late.append((ended[990] - ended[790]) / 200)
@@ -246,9 +283,18 @@ async def _late_and_early(workflow: Workflow[Any, Any], value: Any) -> tuple[flo
 
 def bench_durable_growth(ledger: Ledger) -> None:
     """The same on SQLite, within one long instance; without fsync, whose moods would hide it."""
+    _durable_growth(ledger, SQLITE_NORMAL)
+
+
+def bench_served_growth(ledger: Ledger) -> None:
+    """The same on PostgreSQL, where no commit waits for the disk either."""
+    _durable_growth(ledger, POSTGRES_RELAXED)
+
+
+def _durable_growth(ledger: Ledger, store: Store) -> None:
     for shape, (make, value) in SHAPES.items():
-        late, early = asyncio.run(_late_and_early(make(1_000), value(1_000)))
-        _enter_growth(ledger, SQLITE_NORMAL, shape, late, early)
+        late, early = asyncio.run(_late_and_early(store, make(1_000), value(1_000)))
+        _enter_growth(ledger, store, shape, late, early)
 
 
 def _enter_growth(ledger: Ledger, store: Store, shape: str, late: float, early: float) -> None:
@@ -265,28 +311,28 @@ def _enter_growth(ledger: Ledger, store: Store, shape: str, late: float, early: 
     )
 
 
-def bench_fan_out(ledger: Ledger) -> None:
+@pytest.mark.parametrize("store", FAN_OUT_ROUNDS, ids=lambda store: store.name)
+def bench_fan_out(ledger: Ledger, store: Store) -> None:
     """A branch and an item against a plain step, each less an instance of one step."""
-    for store, rounds in FAN_OUT_ROUNDS.items():
-        contenders = {
-            "one": runs(chain(1), PAYLOAD, 5, store),
-            "chain": runs(chain(1_001), store=store),
-            "fork": runs(fork(100), PAYLOAD, 5, store),
-            "map": runs(mapped(), [PAYLOAD] * 1_000, store=store),
-        }
-        samples = asyncio.run(interleave_async(contenders, rounds))
-        best = {name: min(times) for name, times in samples.items()}
-        step = (best["chain"] - best["one"]) / 1_000 * 1e6
-        for name, what, count in (("fork", "fork of 100", 100), ("map", "map of 1,000", 1_000)):
-            each = (best[name] - best["one"]) / count * 1e6
-            ledger.enter(
-                "fan-out",
-                f"{store.name}: {what}, per item",
-                each,
-                "µs",
-                against=step,
-                rival="plain step",
-                judged=each / step,
-                at_most=2.0,
-                budget="≤ 2×",
-            )
+    contenders = {
+        "one": runs(chain(1), PAYLOAD, 5, store),
+        "chain": runs(chain(1_001), store=store),
+        "fork": runs(fork(100), PAYLOAD, 5, store),
+        "map": runs(mapped(), [PAYLOAD] * 1_000, store=store),
+    }
+    samples = asyncio.run(interleave_async(contenders, FAN_OUT_ROUNDS[store]))
+    best = {name: min(times) for name, times in samples.items()}
+    step = (best["chain"] - best["one"]) / 1_000 * 1e6
+    for name, what, count in (("fork", "fork of 100", 100), ("map", "map of 1,000", 1_000)):
+        each = (best[name] - best["one"]) / count * 1e6
+        ledger.enter(
+            "fan-out",
+            f"{store.name}: {what}, per item",
+            each,
+            "µs",
+            against=step,
+            rival="plain step",
+            judged=each / step,
+            at_most=2.0,
+            budget="≤ 2×",
+        )

@@ -1,26 +1,37 @@
 """Bytes that a checkpoint costs: late in a long instance against early in it.
 
 Time can hide a cursor that grows with what is already done; bytes cannot. Three things are counted:
-what commits hand to a backend, seen by a Python backend; what is then in the rows of a SQLite file;
-and what the process wrote on the way there, pages and all. The first two are the same on every
-machine.
+what commits hand to a backend, seen by a Python backend; what is then in the rows of a SQLite file
+or of a PostgreSQL schema; and what was written on the way there, pages and all. The first two are
+the same on every machine.
+
+Of a server it is also counted how many transactions it took, and what whole instances leave behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from benches.ledger import Ledger
+from benches.postgres_server import effort, served
 from benches.python_backend import PythonBackend
-from benches.store import SQLITE
-from benches.workload import PAYLOAD, chain, fork, loop, mapped
-from sayiir import SqliteBackend, Workflow, run_workflow_async
+from benches.store import POSTGRES, SQLITE
+from benches.workload import PAYLOAD, WOKEN, chain, fork, loop, mapped
+from sayiir import (
+    PostgresBackend,
+    SqliteBackend,
+    Worker,
+    Workflow,
+    WorkflowClient,
+    connect,
+    run_workflow_async,
+)
 from sayiir._core import Commit
 from sayiir.backends import Reply
 
@@ -32,6 +43,7 @@ SHAPES: dict[str, Shape] = {
     "branches": lambda count: (fork(count), PAYLOAD),
     "items": lambda count: (mapped(), [PAYLOAD] * count),
 }
+THREE = chain(3)
 IO = Path("/proc/self/io")
 DEFINITIONS = "definitions"
 """The table whose rows are there once for all instances."""
@@ -120,6 +132,118 @@ def bench_file(ledger: Ledger) -> None:
                 against=late,
                 rival="in the rows",
             )
+
+
+async def _rows_of(make: Shape, count: int) -> int:
+    """Bytes in the rows of a schema after one instance of this size."""
+    workflow, value = make(count)
+    async with POSTGRES.opened() as backend:
+        await run_workflow_async(workflow, value, backend=backend)
+        assert isinstance(backend, PostgresBackend)
+        return _content_of(backend.schema)
+
+
+def _content_of(schema: str) -> int:
+    # Payloads as they were handed over: the server packs large ones, and equal ones very well.
+    columns = served().execute(
+        "SELECT table_name, string_agg(format(CASE data_type WHEN 'bytea' THEN"
+        " 'coalesce(octet_length(%%I), 0)' ELSE 'coalesce(pg_column_size(%%I), 0)' END,"
+        " column_name), ' + ') FROM information_schema.columns JOIN pg_tables"
+        " ON tablename = table_name AND schemaname = table_schema"
+        " WHERE table_schema = %s AND table_name <> %s GROUP BY table_name",
+        (schema, DEFINITIONS),
+    )
+    total = 0
+    for table, lengths in columns:
+        [[more]] = served().execute(f"SELECT coalesce(sum({lengths}), 0) FROM {schema}.{table}")
+        total += int(more)
+    return total
+
+
+def bench_served_rows(ledger: Ledger) -> None:
+    """What a step leaves in a schema, late against early."""
+    for shape, make in SHAPES.items():
+        costs = {size: asyncio.run(_rows_of(make, size)) for size in (10, 100, 910, 1_000)}
+        late = (costs[1_000] - costs[910]) / 90
+        early = (costs[100] - costs[10]) / 90
+        _enter(ledger, f"{POSTGRES.name}: bytes in the rows of a schema, {shape}", late, early)
+
+
+async def _complete(url: str, in_flight: int, count: int) -> None:
+    """So many instances of three steps, from submit to result, by one worker."""
+    backend = connect(url)
+    client = WorkflowClient(backend)
+
+    async def submitter() -> None:
+        for _ in range(count // in_flight):
+            await (await client.submit(THREE, input=PAYLOAD)).result()
+
+    async with Worker(backend, [THREE], concurrency=in_flight):
+        await asyncio.gather(*(submitter() for _ in range(in_flight)))
+    await backend.close()
+
+
+def bench_served_effort(ledger: Ledger) -> None:
+    """Transactions of a server, and bytes in its log, for a step of instances of three steps."""
+    for in_flight, count in ((1, 512), (64, 8_192)):
+        with POSTGRES.place() as url:
+            asyncio.run(_complete(url, in_flight, count // 4))  # Warm.
+            before = effort()
+            asyncio.run(_complete(url, in_flight, count))
+            spent = effort() - before
+        judged = in_flight == 64
+        each = {
+            "transactions": (spent.transactions / count / 3, "", 0.05),
+            "bytes in the log": (spent.wal_bytes / count / 3, "B", 700.0),
+        }
+        for what, (figure, unit, most) in each.items():
+            ledger.enter(
+                "stored",
+                f"{POSTGRES.name}: {what} for a step, submit and claim included, "
+                f"{in_flight} in flight",
+                figure,
+                unit,
+                judged=figure if judged else None,
+                at_most=most if judged else None,
+                budget=f"≤ {most:g} {unit}".rstrip() if judged else "",
+            )
+
+
+async def _park(url: str, count: int) -> None:
+    """So many instances that wait for an event."""
+    backend = connect(url)
+    async with Worker(backend, [WOKEN], concurrency=64, poll_interval="50ms"):
+        await WorkflowClient(backend).submit_many(WOKEN, [(None, PAYLOAD)] * count)
+        while (await backend.find(status="in_progress", limit=1)).rows:  # noqa: ASYNC110 - parking is silent
+            await asyncio.sleep(0.01)
+    await backend.close()
+
+
+def _space(url: str) -> int:
+    """Bytes that the tables and indexes of a URL's schema take on the server's disk."""
+    schema = url.rpartition("schema=")[2]
+    [[size]] = served().execute(
+        "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class"
+        " WHERE relnamespace = %s::regnamespace AND relkind = 'r'",
+        (schema,),
+    )
+    return int(size)
+
+
+def bench_served_space(ledger: Ledger) -> None:
+    """What an ended and a parked instance take on a server's disk, with indexes and dead rows."""
+    count = 8_192
+    leavers: dict[str, Callable[[str, int], Coroutine[Any, Any, None]]] = {
+        "an ended instance of three steps": lambda url, more: _complete(url, 64, more),
+        "an instance that waits for an event": _park,
+    }
+    for what, leave in leavers.items():
+        with POSTGRES.place() as url:
+            asyncio.run(leave(url, 64))
+            before = _space(url)
+            asyncio.run(leave(url, count))
+            each = (_space(url) - before) / count
+        ledger.enter("stored", f"{POSTGRES.name}: {what}, 100 B, on the disk", each, "B")
 
 
 def _enter(ledger: Ledger, what: str, late: float, early: float) -> None:

@@ -2,8 +2,9 @@
 
 In memory the rival is a backend in pure Python that keeps the same contract, under the same client,
 worker and engine: what remains between the two is what storing in Rust, without a way through
-Python for each step, is worth. On SQLite the floor is a bare script that writes the same rows with
-the same durability and no engine (`sqlite_floor`), taken in turn on the same file system.
+Python for each step, is worth. On SQLite and PostgreSQL the floor is a bare script that writes the
+same rows with the same durability and no engine (`sqlite_floor`, `postgres_floor`), taken in turn
+on the same file system, on the same server.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import perf_counter
 
+from benches.ground import ground
 from benches.ledger import Ledger
+from benches.postgres_floor import PostgresFloor
+from benches.postgres_server import served
 from benches.sqlite_floor import SqliteFloor, Synchronous
 from benches.stopwatch import interleave_async
-from benches.store import MEMORY, PYTHON, SQLITE, SQLITE_NORMAL, Store, ground
+from benches.store import MEMORY, POSTGRES, PYTHON, SQLITE, SQLITE_NORMAL, Store
 from benches.worker_process import worker_processes
 from benches.workload import PAYLOAD, chain, noop
 from sayiir import Worker, WorkflowClient
@@ -32,6 +36,8 @@ TARGET = 100_000
 """Instances a second in memory at 64 in flight."""
 SQLITE_TARGETS = {64: 12_000, 256: 20_000}
 """Instances a second on SQLite, fully durable, at so many in flight."""
+POSTGRES_TARGETS = {64: 6_000, 256: 8_000}
+"""The same on PostgreSQL."""
 DURABLE_COUNTS = {1: 256, 16: 1_024, 64: 4_096, 256: 4_096}
 """Enough of them that the write-ahead log is folded back several times within a sample."""
 
@@ -64,12 +70,12 @@ def flows(store: Store, in_flight: int, count: int) -> Timed:
     return timed
 
 
-def flows_between(processes: int, in_flight: int, count: int) -> Timed:
-    """A contender: submitters here, and so many worker processes on the same file."""
+def flows_between(store: Store, processes: int, in_flight: int, count: int) -> Timed:
+    """A contender: submitters here, and so many worker processes on the same file or schema."""
 
     async def timed() -> float:
         async with (
-            SQLITE.opened() as backend,
+            store.opened() as backend,
             worker_processes(backend, processes, WORKFLOW.workflow_id, in_flight),
         ):
             return await _flow(backend, in_flight, count)
@@ -143,6 +149,17 @@ def script(synchronous: Synchronous, in_flight: int, count: int) -> Timed:
         ):
             floor.instances(in_flight, count)  # Warm.
             return floor.instances(in_flight, count)
+
+    return timed
+
+
+def postgres_script(in_flight: int, count: int) -> Timed:
+    """The floor on PostgreSQL: the same rows, no engine."""
+
+    async def timed() -> float:
+        async with PostgresFloor(served().url()) as floor:
+            await floor.instances(in_flight, count)  # Warm.
+            return await floor.instances(in_flight, count)
 
     return timed
 
@@ -260,21 +277,71 @@ def bench_durable_batches(ledger: Ledger) -> None:
         )
 
 
+def bench_served_instances(ledger: Ledger) -> None:
+    """3-step instances a second on PostgreSQL."""
+    for in_flight in FLIGHTS:
+        count = DURABLE_COUNTS[in_flight]
+        ours, floor = _rates(
+            {
+                "ours": flows(POSTGRES, in_flight, count),
+                "floor": postgres_script(in_flight, count),
+            },
+            4,
+        )
+        target = POSTGRES_TARGETS.get(in_flight)
+        ledger.enter(
+            "throughput",
+            f"{POSTGRES.name}: 3-step instances, {in_flight} in flight",
+            ours,
+            "/s",
+            against=floor,
+            rival="bare script",
+            judged=ours if target else None,
+            at_least=target,
+            budget=f"≥ {target:,} /s" if target else "",
+        )
+
+
+def bench_served_batches(ledger: Ledger) -> None:
+    """One submitter, batches of 64 and 256, on PostgreSQL."""
+    for size in (64, 256):
+        ours, floor = _rates(
+            {"ours": batches(POSTGRES, size, 4_096), "floor": postgres_script(size, 4_096)}, 4
+        )
+        ledger.enter(
+            "throughput",
+            f"{POSTGRES.name}: 3-step instances, in batches of {size}",
+            ours,
+            "/s",
+            against=floor,
+            rival="bare script",
+        )
+
+
 def bench_worker_processes(ledger: Ledger) -> None:
     """Submitters in one process, one or two worker processes on the same file."""
+    _between_processes(ledger, SQLITE)
+
+
+def bench_served_processes(ledger: Ledger) -> None:
+    """The same on one PostgreSQL server."""
+    _between_processes(ledger, POSTGRES)
+
+
+def _between_processes(ledger: Ledger, store: Store) -> None:
     for in_flight in (64, 256):
         one, two, here = _rates(
             {
-                "one": flows_between(1, in_flight, 2_048),
-                "two": flows_between(2, in_flight, 2_048),
-                "here": flows(SQLITE, in_flight, 2_048),
+                "one": flows_between(store, 1, in_flight, 2_048),
+                "two": flows_between(store, 2, in_flight, 2_048),
+                "here": flows(store, in_flight, 2_048),
             },
             3,
         )
         for number, rate in (("one worker process", one), ("two worker processes", two)):
             ledger.enter(
                 "throughput",
-                f"{SQLITE.name}: 3-step instances, {in_flight} in flight, {number}",
+                f"{store.name}: 3-step instances, {in_flight} in flight, {number}",
                 rate,
                 "/s",
                 against=here,

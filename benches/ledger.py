@@ -22,7 +22,8 @@ from typing import Any
 
 import msgspec
 
-from benches.store import file_system
+from benches.ground import file_system
+from benches.postgres_server import server_version
 from sayiir import _core
 
 __all__ = ["Ledger", "Row", "tables"]
@@ -159,7 +160,7 @@ def versions() -> dict[str, str]:
         "sayiir": _core.__version__,
         "msgspec": msgspec.__version__,
         "floor's sqlite": sqlite3.sqlite_version,
-    }
+    } | ({} if (server := server_version()) is None else {"postgres": server})
 
 
 def _processor() -> str:

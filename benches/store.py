@@ -1,26 +1,37 @@
 """The stores that are measured, each opened afresh for a sample and removed after it.
 
-Files lie where a disk is to be expected: in `SAYIIR_BENCH_DIR`, else in `/var/tmp`, which outlives
-a reboot and is therefore seldom in memory, else in the folder for temporary files. On a file system
-in memory durable commits cost nothing and their figures say nothing; `file_system` tells.
-
-It promises that no two samples share a file. It measures nothing.
+It promises that no two samples share a file or a schema, and that other processes can be told by
+URL where a backend of here keeps its instances. It measures nothing.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from secrets import token_hex
 
+from benches.ground import ground
+from benches.postgres_server import served
 from benches.python_backend import PythonBackend
-from sayiir import InMemoryBackend, SqliteBackend
+from sayiir import connect
 from sayiir.backends import Backend
 
-__all__ = ["MEMORY", "PYTHON", "SQLITE", "SQLITE_NORMAL", "Store", "file_system", "ground"]
+__all__ = [
+    "MEMORY",
+    "POSTGRES",
+    "POSTGRES_RELAXED",
+    "PYTHON",
+    "SQLITE",
+    "SQLITE_NORMAL",
+    "Store",
+    "url_of",
+]
+
+_urls: dict[int, str] = {}
+"""Where the open backends are, by their identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,51 +48,54 @@ class Store:
 
     name: str
     """What the tables call it."""
-    make: Callable[[Path], Backend]
-    """Opens it on a file that does not exist yet."""
-    durable: bool = True
-    """Whether there is a file at all."""
+    place: Callable[[], AbstractContextManager[str]]
+    """Makes an empty place, and removes it; gives its URL."""
+    make: Callable[[str], Backend] = connect
+    """Opens the backend of a URL."""
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Backend]:
         """A fresh backend, closed and removed afterwards."""
-        if not self.durable:
-            yield self.make(Path())
-            return
-        with tempfile.TemporaryDirectory(prefix="sayiir-bench-", dir=ground()) as folder:
-            backend = self.make(Path(folder) / "bench.db")
+        with self.place() as url:
+            backend = self.make(url)
+            _urls[id(backend)] = url
             try:
                 yield backend
             finally:
+                del _urls[id(backend)]
                 await backend.close()
 
 
-MEMORY = Store("memory", lambda _: InMemoryBackend(), durable=False)
-PYTHON = Store("Python backend", lambda _: PythonBackend(), durable=False)
-SQLITE = Store("SQLite", SqliteBackend)
-SQLITE_NORMAL = Store(
-    "SQLite, synchronous=normal", lambda path: SqliteBackend(path, synchronous="normal")
-)
+def url_of(backend: Backend) -> str:
+    """The URL of a backend that is open here.
 
-
-def ground() -> Path:
-    """The folder below which files are made."""
-    if given := os.environ.get("SAYIIR_BENCH_DIR"):
-        return Path(given)
-    lasting = Path("/var/tmp")
-    return lasting if os.access(lasting, os.W_OK) else Path(tempfile.gettempdir())
-
-
-def file_system() -> str:
-    """The kind of file system that the files lie on; empty where the system does not tell.
-
-    >>> isinstance(file_system(), str)
-    True
+    Raises:
+        KeyError: No store opened it.
     """
+    return _urls[id(backend)]
+
+
+@contextmanager
+def _file(options: str = "") -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="sayiir-bench-", dir=ground()) as folder:
+        yield f"sqlite:///{folder}/bench.db{options}"
+
+
+@contextmanager
+def _schema(**parameters: str) -> Iterator[str]:
+    server, name = served(), f"bench_{token_hex(6)}"
     try:
-        lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    folder = ground().resolve()
-    kinds = {Path(point): kind for _, point, kind, *_ in (line.split() for line in lines)}
-    return next((kinds[at] for at in (folder, *folder.parents) if at in kinds), "")
+        yield server.url(schema=name, **parameters)
+    finally:
+        server.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+
+MEMORY = Store("memory", lambda: nullcontext("memory://"))
+PYTHON = Store("Python backend", lambda: nullcontext(""), lambda _: PythonBackend())
+SQLITE = Store("SQLite", _file)
+SQLITE_NORMAL = Store("SQLite, synchronous=normal", partial(_file, "?synchronous=normal"))
+POSTGRES = Store("Postgres", _schema)
+POSTGRES_RELAXED = Store(
+    "Postgres, synchronous_commit=off", partial(_schema, options="-c synchronous_commit=off")
+)
+"""For what a disk would hide; no promise is kept by it."""

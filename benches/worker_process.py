@@ -1,9 +1,9 @@
-"""Workers in processes of their own, on the file of a backend that is open here.
+"""Workers in processes of their own, where a backend that is open here keeps its instances.
 
 A process runs one worker for the bench workflow it is told until its standard input is closed, so
 none outlives the bench whatever happens to it. It says `ready` once it works.
 
-Run as `python -m benches.worker_process <file> <workflow> <concurrency> <poll interval>`.
+Run as `python -m benches.worker_process <url> <workflow> <concurrency> <poll interval>`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from benches.store import url_of
 from benches.workload import STARTED, WOKEN, chain
-from sayiir import SqliteBackend, Worker
+from sayiir import Worker, connect
 from sayiir.backends import Backend
 
 __all__ = ["worker_processes"]
@@ -28,16 +29,14 @@ ROOT = Path(__file__).parents[1]
 async def worker_processes(
     backend: Backend, count: int, workflow_id: str, concurrency: int, *, poll_interval: str = "1s"
 ) -> AsyncIterator[None]:
-    """So many worker processes on a backend's file, from their being ready to their end.
+    """So many worker processes beside a backend, from their being ready to their end.
 
     Raises:
-        RuntimeError: The backend has no file, or a process did not start or ended badly.
+        RuntimeError: A process did not start or ended badly.
     """
-    if not isinstance(backend, SqliteBackend):
-        raise RuntimeError(f"worker processes need a file, {backend!r} has none")
     async with AsyncExitStack() as stack:
         for _ in range(count):
-            arguments = (backend.path, workflow_id, str(concurrency), poll_interval)
+            arguments = (url_of(backend), workflow_id, str(concurrency), poll_interval)
             await stack.enter_async_context(_one(*arguments))
         yield
 
@@ -63,9 +62,9 @@ async def _one(*arguments: str) -> AsyncIterator[None]:
         raise RuntimeError(f"a worker process ended with status {status}")
 
 
-async def serve(path: str, workflow_id: str, concurrency: str, poll_interval: str) -> None:
+async def serve(url: str, workflow_id: str, concurrency: str, poll_interval: str) -> None:
     """Work until standard input is closed."""
-    backend = SqliteBackend(path)
+    backend = connect(url)
     worker = Worker(
         backend,
         [WORKFLOWS[workflow_id]],

@@ -1,17 +1,21 @@
 """`sayiir run`, `runs` and `doctor`: what they do, what they say, and with which exit code.
 
 Most of it is tried on a backend in memory that stands in for what a URL opens, so that every state
-is at hand at once; the way through a file, one command after the other, is tried at the end.
+is at hand at once; the way through a file and through a server, one command after the other, is
+tried at the end.
 """
 
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.postgres.server import required
 
 from sayiir import (
     Flow,
@@ -562,6 +566,7 @@ def test_a_missing_database_is_the_finding(tmp_path: Path) -> None:
 
 NOW = 1_800_000_000.0
 WORKER = {"worker_id": "w1", "expires_at": NOW - 61, "held": 3}
+SERVED = {"server": "postgresql://app@db:5432/shop", "schema": "sayiir", "clock_skew": 0.001}
 
 
 @pytest.mark.parametrize(
@@ -577,6 +582,17 @@ WORKER = {"worker_id": "w1", "expires_at": NOW - 61, "held": 3}
         ({"workers": [WORKER]}, "3 instances are held by workers that have not been heard of"),
         ({"stuck": [StuckWork("w", "ab" * 32, ("gpu",), 5)]}, "5 ready instances of workflow 'w'"),
         ({"write_s": 0.5}, "takes 500 ms"),
+        ({"backend": SERVED, "write_s": 0.5}, "takes 500 ms"),
+        ({"backend": {**SERVED, "clock_skew": -90.0}}, "and of the server are 90.0 s apart"),
+        ({"backend": {**SERVED, "dead_rows": 100_001}}, "100001 dead rows wait for a vacuum"),
+        ({"backend": {**SERVED, "ready_oldest_age": 601.0}}, "has waited for 601.0 s"),
+        (
+            {
+                "backend": {**SERVED, "ready_oldest_age": 1e6},
+                "stuck": [StuckWork("w", "ab" * 32, (), 5)],
+            },
+            "5 ready instances of workflow 'w'",
+        ),
     ],
 )
 def test_each_problem_has_a_suggestion(facts: dict[str, Any], says: str) -> None:
@@ -597,6 +613,16 @@ def test_what_is_well_is_no_problem() -> None:
         instances={"failed": 9, "paused": 9},
     )
     assert problems_of(well) == []
+    ages = {"clock_skew": -59.0, "dead_rows": 100_018, "ready_oldest_age": 599.0}
+    well.backend = {**SERVED, **ages}
+    assert problems_of(well) == []
+
+
+def test_what_is_slow_is_looked_for_where_it_is() -> None:
+    [local] = problems_of(Facts(write_s=0.5))
+    [served] = problems_of(Facts(write_s=0.5, backend=SERVED))
+    assert "this disk" in local.suggestion
+    assert "server" in served.suggestion
 
 
 # Through a file.
@@ -671,3 +697,68 @@ def test_a_closed_pipe_is_no_traceback(url: str) -> None:
     with listing.stderr:
         assert b"Traceback" not in listing.stderr.read()
     assert listing.wait(60) == 1
+
+
+# Through a server.
+
+
+@pytest.fixture
+def served(here: Path) -> Iterator[str]:
+    server, schema = required(swift=True), f"cli_{token_hex(6)}"
+    yield server.url(schema=schema)
+    server.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+
+
+def test_commands_share_a_schema(served: str) -> None:
+    def run(*args: str, code: int = 0) -> Any:
+        result = CliRunner().invoke(main, [*args, "--url", served, "--json"])
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout)
+
+    assert run("run", "workflows_of_test:one", "--id", "a", "--input", "1")["output"] == 2
+    assert run("run", "workflows_of_test:failing", "--id", "b", code=1)["type"] == "TaskError"
+    assert [row["instance_id"] for row in run("runs", "list")["rows"]] == ["b", "a"]
+    assert run("runs", "send", "c", "answer", '"yes"')["status"] is None
+    assert run("run", "workflows_of_test:asking", "--id", "c")["output"] == "yes"
+    assert run("runs", "delete", "c")["deleted"]
+    told = run("doctor", "--patience", "0")
+    assert told["healthy"]
+    assert told["instances"] == {"completed": 1, "failed": 1}
+    assert {"server", "server_version", "schema", "schema_version", "database_bytes"} <= set(
+        told["backend"]
+    )
+
+
+def test_the_doctor_speaks_of_a_server(served: str) -> None:
+    with SyncWorkflowClient.from_url(served) as client:
+        client.submit(SUM, "a", 1)
+        claimant = Claimant("w1~000000000000", [SUM.program], lease_ttl=3600.0, width=1)
+        assert client.run(client.backend.claim, claimant, 1)
+        result = CliRunner().invoke(main, ["doctor", "--url", served])
+    assert result.exit_code == 0, result.output
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert "@127.0.0.1:" in lines["database"]
+    assert lines["database"].endswith(f"schema {served.rpartition('=')[2]}")
+    assert {"schema", "server", "bytes", "connections", "clock", "dead", "held", "a"} <= set(lines)
+    assert "held by         w1 (1)" in result.stdout
+    assert "server version  1" in result.stdout
+    # The password is nobody's business.
+    assert served.partition("@")[0].rpartition(":")[2] not in result.output
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql://app:hunter2@127.0.0.1:1/shop", "check that the server runs"),
+        (None, "run 'sayiir migrate'"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_the_finding(
+    served: str, url: str | None, says: str
+) -> None:
+    result = CliRunner().invoke(main, ["doctor", "--json", "--url", url or served])
+    assert result.exit_code == 1
+    [told] = json.loads(result.stdout)["problems"]
+    assert says in told["suggestion"]
+    assert "127.0.0.1" in told["problem"]
+    assert "hunter2" not in result.output

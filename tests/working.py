@@ -1,12 +1,14 @@
 """What the tests of the worker share: the backends it is tried on, and how bodies are counted.
 
 `BACKENDS` names the places every promise must hold on: the backend whose checkpoints stay in Rust,
-one in pure Python that takes the way of any other, and a file. `Places` makes fresh ones of a kind
-and sees them closed and gone. `Gauge` counts bodies that run at once, so that concurrency is a
+one in pure Python that takes the way of any other, a file, and a schema of a server. `Places` makes
+fresh ones of a kind and sees them closed and gone. `Gauge` counts bodies that run at once, so that concurrency is a
 number and never a duration. Nothing here waits for a moment: `LONG` is the time after which a test
 that cannot end is given up.
 """
 
+import asyncio
+import itertools
 import os
 import tempfile
 import threading
@@ -17,16 +19,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from benches.python_backend import PythonBackend
+from tests.postgres import server
 
-from sayiir import InMemoryBackend, SqliteBackend, Worker, Workflow, WorkflowClient
-from sayiir.backends import Backend
+from sayiir import (
+    InMemoryBackend,
+    PostgresBackend,
+    SqliteBackend,
+    Worker,
+    Workflow,
+    WorkflowClient,
+)
+from sayiir.backends import Backend, StorageBackend
 
 KINDS: dict[str, type[Any]] = {
     "memory": InMemoryBackend,
     "python": PythonBackend,
     "sqlite": SqliteBackend,
+    "postgres": PostgresBackend,
 }
 BACKENDS = tuple(KINDS)
+_numbers = itertools.count()
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
 """A folder whose files never wait for a disk, if there is one."""
 LONG = 30.0
@@ -57,6 +69,7 @@ class Places:
         self.kind = kind
         self._made: list[Backend] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._schemas: list[str] = []
 
     def __call__(self, *altered: type, **settings: Any) -> Backend:
         """One more.
@@ -73,14 +86,23 @@ class Places:
                 self._folder = tempfile.TemporaryDirectory(prefix="sayiir-", dir=IN_MEMORY)
             settings["path"] = Path(self._folder.name, f"{len(self._made)}.db")
             settings["synchronous"] = "normal"
+        if self.kind == "postgres":
+            settings["url"] = server.required(swift=True).url()
+            settings["schema"] = f"test_{os.getpid()}_{next(_numbers)}"
+            self._schemas.append(settings["schema"])
         backend: Backend = kind(**settings)
         self._made.append(backend)
         return backend
 
-    def again(self, backend: Backend) -> SqliteBackend:
-        """The same place once more, opened as by another process; only files can be."""
-        assert isinstance(backend, SqliteBackend)
-        other = SqliteBackend(backend.path, synchronous="normal", clock=backend._clock)
+    def again(self, backend: Backend) -> StorageBackend:
+        """The same place once more, opened as by another process; what is in memory cannot be."""
+        other: StorageBackend
+        if isinstance(backend, SqliteBackend):
+            other = SqliteBackend(backend.path, synchronous="normal", clock=backend._clock)
+        else:
+            assert isinstance(backend, PostgresBackend)
+            url = server.required(swift=True).url()
+            other = PostgresBackend(url, schema=backend.schema, clock=backend._clock)
         self._made.append(other)
         return other
 
@@ -101,6 +123,9 @@ class Places:
             await backend.close()
         if self._folder is not None:
             self._folder.cleanup()
+        if self._schemas:
+            gone = "; ".join(f"DROP SCHEMA IF EXISTS {name} CASCADE" for name in self._schemas)
+            await asyncio.to_thread(server.required(swift=True).execute, gone)
 
 
 async def outcome(backend: Backend, workflow: Workflow[Any, Any], value: Any = None) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._argument import (
@@ -32,9 +33,11 @@ from ._handle import WorkflowHandle
 from ._listing import InstanceInfo, InstancePage, StepInfo, page_of, step_of
 from ._outcome import decoded, outcome_of
 from ._status import Status, WorkflowStatus
-from ._submission import checked_items, fresh_id, new_instance
+from ._submission import checked_items, fresh_id, new_instance, submit_in_transaction
 from ._url import connect
 from ._workflow import Workflow
+from .backends._caller import in_transaction_of
+from .backends._connections import recognise
 from .backends._view import status_of
 
 if TYPE_CHECKING:
@@ -171,10 +174,21 @@ class WorkflowClient:
         *,
         conflict_policy: ConflictPolicyLike | None = None,
         start_at: datetime | None = None,
+        connection: object | None = None,
     ) -> WorkflowHandle[Out]:
         """Create an instance, durably; a worker that has the workflow will run it.
 
         The conflict policy is applied before the input is encoded.
+
+        With a `connection` the instance is part of the transaction that is open on it, beside your
+        own rows: it exists if and only if you commit, and workers wake with the commit. Until then
+        nobody else sees it: `status` and the handle's calls raise `InstanceNotFoundError`. Needs a
+        `PostgresBackend`, and a connection to the same database::
+
+            async with pool.connection() as connection:  # psycopg; it commits at the end
+                await connection.execute("INSERT INTO orders …")
+                handle = await client.submit(order, "order-1", items, connection=connection)
+            await handle.result()
 
         Args:
             workflow: What to run.
@@ -182,10 +196,16 @@ class WorkflowClient:
             input: What the first task receives.
             conflict_policy: What to do when the id is taken; the client's policy if not given.
             start_at: Not to be started before this moment (aware).
+            connection: Whose transaction the instance is part of: a `Connection` or
+                `AsyncConnection` of psycopg 3, a connection of asyncpg, or a `Connection`,
+                `Session`, `AsyncConnection` or `AsyncSession` of SQLAlchemy with one of the two. A
+                blocking one is used on another thread while this call is awaited.
 
         Raises:
-            TypeError: An argument is of the wrong kind.
-            ValueError: The id is unacceptable, the policy unknown, or `start_at` naive.
+            TypeError: An argument is of the wrong kind, or the backend is not the connection's.
+            ValueError: The id is unacceptable, the policy unknown, `start_at` naive, or the
+                connection closed, in a failed transaction, or to another database. What else goes
+                wrong on the connection is its driver's error.
             InstanceAlreadyExistsError: The id is taken, under `fail`.
             DefinitionMismatchError: It is taken by another definition, under `fail` or
                 `use_existing`.
@@ -196,10 +216,16 @@ class WorkflowClient:
         start = checked_moment("start_at", start_at)
         backend = self.backend
         row = None
-        if instance_id is None:
-            instance_id = fresh_id()
-        else:
+        if named := instance_id is not None:
             checked_name("instance_id", instance_id)
+        else:
+            instance_id = fresh_id()
+        if connection is not None:
+            row = await submit_in_transaction(
+                backend, connection, workflow, instance_id, input, start, policy
+            )
+            return self._handle(workflow, instance_id, row, start, None)
+        if named:
             row = await backend.check_submit(instance_id, program, policy)
         since = None
         if row is None:
@@ -362,18 +388,26 @@ class WorkflowClient:
         payload: Any = None,
         *,
         idempotency_key: str | None = None,
+        connection: object | None = None,
     ) -> None:
         """Send a named payload to an instance, which need not exist yet.
 
         Events are kept in order per instance and name until the instance waits for one.
+
+        With a `connection` the event is part of the transaction that is open on it, as for
+        `submit`: it was sent if and only if you commit. Events of several transactions are in the
+        order in which they were sent, not committed. Should the instance end before the commit, the
+        event is dropped.
 
         Args:
             instance_id: The instance.
             name: The event's name, as in `Flow.wait_for_event`.
             payload: What the wait passes on.
             idempotency_key: An event of the same name and key has no effect a second time.
+            connection: Whose transaction the event is part of, as for `submit`.
 
         Raises:
+            TypeError, ValueError: As `submit`, for the connection.
             EncodeError: The payload cannot be stored.
             InvalidStateError: The instance has ended.
         """
@@ -381,7 +415,10 @@ class WorkflowClient:
         checked_name("event name", name)
         if idempotency_key is not None:
             checked_name("idempotency_key", idempotency_key)
-        backend = self.backend
+        send: Callable[[str, str, bytes, str | None], Awaitable[bool]] = self.backend.send_event
+        if connection is not None:
+            there = in_transaction_of(self.backend)
+            send = partial(there.send_event_on, recognise(connection))
         try:
             sealed = encode_payload(payload)
         except EncodeError as failure:
@@ -389,7 +426,7 @@ class WorkflowClient:
                 f"event {name!r} was not sent to instance {instance_id!r}: "
                 f"of its payload, {failure}"
             ) from failure
-        await backend.send_event(instance_id, name, sealed, idempotency_key)
+        await send(instance_id, name, sealed, idempotency_key)
 
     send_signal = send_event
     """The older name of `send_event`."""

@@ -1,22 +1,28 @@
 """From a workflow, an id and an input to a row that can be stored.
 
-The steps of a submit that need no backend: the ids, the encoding of inputs, and what is said when
-one cannot be encoded. Whether an id is free is for the backend to say.
+The ids, the encoding of inputs, and what is said when one cannot be encoded; and the order of the
+steps when a submit is part of a transaction of the caller's. Whether an id is free is for the
+backend to say.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._argument import checked_name
 from ._codec import encode_payload
 from ._errors import EncodeError
 from ._workflow import Workflow
 from .backends import NewInstance
+from .backends._caller import check_on, in_transaction_of
+from .backends._connections import recognise
 
-__all__ = ["checked_items", "fresh_id", "new_instance"]
+if TYPE_CHECKING:
+    from .backends import InstanceRow
+
+__all__ = ["checked_items", "fresh_id", "new_instance", "submit_in_transaction"]
 
 _RANDOM_BITS = 0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF
 _VERSION_4 = 0x00000000_0000_4000_8000_000000000000
@@ -50,6 +56,39 @@ def new_instance(
             f"{workflow.workflow_id!r}: of its input, {failure}"
         ) from failure
     return NewInstance(instance_id, workflow.program, sealed, start_at)
+
+
+async def submit_in_transaction(
+    backend: object,
+    connection: object,
+    workflow: Workflow[Any, Any],
+    instance_id: str,
+    value: object,
+    start_at: float | None,
+    policy: str,
+) -> InstanceRow | None:
+    """Create an instance in the transaction that the caller's connection is in, as `submit` does.
+
+    Returns:
+        The existing instance, under `use_existing`.
+
+    Raises:
+        TypeError: The backend, or the connection, is not of a kind that this works with.
+        ValueError: The connection cannot be used; see `backends._caller.submit_on`.
+        InstanceAlreadyExistsError, DefinitionMismatchError, EncodeError: As `submit`.
+    """
+    there = in_transaction_of(backend)
+    foreign = recognise(connection)
+    try:
+        new = new_instance(workflow, instance_id, value, start_at)
+    except EncodeError:
+        # A conflict comes before the encoding. To find that out only now saves a statement in every
+        # transaction whose input can be encoded.
+        row = await check_on(foreign, there.schema, instance_id, workflow.program, policy)
+        if row is None:
+            raise
+        return row
+    return await there.submit_on(foreign, new, workflow.program, policy)
 
 
 def checked_items(items: object) -> list[tuple[str, Any]]:

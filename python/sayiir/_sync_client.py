@@ -2,18 +2,23 @@
 
 Every call is the call of the same name of `WorkflowClient`, run on a loop thread of the client's
 own; arguments, returns and errors are the same and are described there. Nothing is decided here.
+Statements on a connection of the caller's are made on the caller's thread, which waits for the call
+anyway: so what is bound to a thread, or is interrupted on it, finds itself where it expects to be.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from datetime import datetime
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ._client import WorkflowClient
 from ._conflict import ConflictPolicy, ConflictPolicyLike
 from ._loop_thread import LoopThread
+from .backends._connections import Errand, recognise
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -197,6 +202,21 @@ class SyncWorkflowClient:
             )
         return self._thread.run(call, *args, **kwargs)
 
+    def _run_on(
+        self, connection: object | None, call: Callable[[object | None], Coroutine[Any, Any, T]]
+    ) -> T:
+        """As `run`, for a call whose statements on a connection are made on this thread."""
+        if connection is None:
+            return self.run(call, None)
+        errands = _Errands()
+        foreign = recognise(connection, errands.place)
+        if not foreign.blocking:
+            raise TypeError(
+                f"connection must be a blocking one, got {type(connection).__module__}."
+                f"{type(connection).__qualname__}, which is awaited; use WorkflowClient with it"
+            )
+        return errands.run(self, call, foreign)
+
     def close(self) -> None:
         """End the client and its thread; a backend of its own (`from_url`) too.
 
@@ -228,15 +248,27 @@ class SyncWorkflowClient:
         *,
         conflict_policy: ConflictPolicyLike | None = None,
         start_at: datetime | None = None,
+        connection: object | None = None,
     ) -> SyncWorkflowHandle[Out]:
-        """Create an instance, durably. See `WorkflowClient.submit`."""
-        handle = self.run(
-            self._client.submit,
-            workflow,
-            instance_id,
-            input,
-            conflict_policy=conflict_policy,
-            start_at=start_at,
+        """Create an instance, durably. See `WorkflowClient.submit`.
+
+        With a `connection`, a blocking one, the instance is part of its transaction::
+
+            with Session(engine) as session, session.begin():  # SQLAlchemy; it commits at the end
+                session.add(Order(id="order-1"))
+                handle = client.submit(order, "order-1", items, connection=session)
+            handle.result()
+        """
+        handle = self._run_on(
+            connection,
+            lambda on: self._client.submit(
+                workflow,
+                instance_id,
+                input,
+                conflict_policy=conflict_policy,
+                start_at=start_at,
+                connection=on,
+            ),
         )
         return SyncWorkflowHandle(self, handle)
 
@@ -289,10 +321,17 @@ class SyncWorkflowClient:
         payload: Any = None,
         *,
         idempotency_key: str | None = None,
+        connection: object | None = None,
     ) -> None:
-        """Send a named payload to an instance. See `WorkflowClient.send_event`."""
-        self.run(
-            self._client.send_event, instance_id, name, payload, idempotency_key=idempotency_key
+        """Send a named payload to an instance. See `WorkflowClient.send_event`.
+
+        With a `connection`, a blocking one, the event is part of its transaction.
+        """
+        self._run_on(
+            connection,
+            lambda on: self._client.send_event(
+                instance_id, name, payload, idempotency_key=idempotency_key, connection=on
+            ),
         )
 
     send_signal = send_event
@@ -354,6 +393,68 @@ class SyncWorkflowClient:
 
     def __repr__(self) -> str:
         return f"<Sync{repr(self._client)[1:]}"
+
+
+class _Errands:
+    """What a call on the client's thread has the waiting thread do, one thing after the other."""
+
+    __slots__ = ("_due",)
+
+    def __init__(self) -> None:
+        self._due: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def place(self, errand: Errand, interrupt: Callable[[], None]) -> Awaitable[Any]:
+        """Have the waiting thread do this; a `Place`. Who is interrupted there sees to it there."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+
+        def settle(result: Any, failure: Exception | None) -> None:
+            if answer.done():
+                return
+            if failure is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(failure)
+
+        def do() -> None:
+            result, failure = None, None
+            try:
+                result = errand()
+            except Exception as error:
+                failure = error
+            # The loop is closed if the client was meanwhile, which `run` finds out by itself.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, result, failure)
+
+        self._due.put(do)
+        return answer
+
+    def run(
+        self,
+        client: SyncWorkflowClient,
+        call: Callable[[object | None], Coroutine[Any, Any, T]],
+        connection: object,
+    ) -> T:
+        """Make the call and do the errands until it ends; what it returns or raises."""
+        due = self._due
+
+        async def begin() -> tuple[asyncio.Task[T], Callable[[], object]]:
+            task = asyncio.ensure_future(call(connection))
+            task.add_done_callback(lambda _: due.put(None))
+            loop = asyncio.get_running_loop()
+            return task, lambda: loop.call_soon_threadsafe(task.cancel)
+
+        task, cancel = client.run(begin)
+        try:
+            while (do := due.get()) is not None:
+                do()
+        except BaseException:
+            with suppress(RuntimeError):
+                cancel()
+            raise
+        if task.cancelled():
+            raise RuntimeError("the client was closed while the call was under way")
+        return task.result()
 
 
 def _on_a_loop() -> bool:

@@ -31,7 +31,11 @@ PROBE = "sayiir-doctor-probe"
 PROBES = 5
 SLOW_WRITE_S = 0.1
 SKEW_S = 60.0
-"""So far ahead of the clock may a stored time be."""
+"""So far may the clocks of a server and of this machine be apart, or a stored time ahead."""
+WAITED_S = 600.0
+"""So long may ready work have waited."""
+DEAD_ROWS = 100_000
+"""So many rows may wait for a vacuum, besides one for each instance."""
 LITTLE_SPACE = 256 * 1024 * 1024
 MUCH_WAL = 256 * 1024 * 1024
 _LOOK_EVERY_S = 0.1
@@ -44,7 +48,7 @@ class Examinable(Protocol):
     """A backend that can say how it is."""
 
     async def doctor(self) -> dict[str, object]:
-        """See `SqliteBackend.doctor`."""
+        """See `SqliteBackend.doctor`, `PostgresBackend.doctor`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class Facts:
     python: str = field(default_factory=platform.python_version)
     platform: str = field(default_factory=platform.platform)
     backend: dict[str, Any] = field(default_factory=dict)
-    """What the backend says of itself: file, size, journal, schema, integrity."""
+    """What the backend says of itself: file or server, size, schema, what may be wrong with it."""
     now: float | None = None
     """The backend's clock; `None` if the backend could not be opened."""
     newest: float | None = None
@@ -299,6 +303,26 @@ def _time(facts: Facts) -> Iterable[Problem]:
         )
 
 
+def _clocks(facts: Facts) -> Iterable[Problem]:
+    skew = facts.backend.get("clock_skew")
+    if skew is not None and abs(skew) > SKEW_S:
+        yield Problem(
+            f"the clocks of this machine and of the server are {seconds(abs(skew))} apart",
+            "have both kept by NTP: leases and delays go by the server's, and what a program says "
+            "of the time of day, as in delay_until and start_at, by its own machine's",
+        )
+
+
+def _vacuum(facts: Facts) -> Iterable[Problem]:
+    dead = facts.backend.get("dead_rows")
+    if dead is not None and dead > DEAD_ROWS + sum(facts.instances.values()):
+        yield Problem(
+            f"{dead} dead rows wait for a vacuum, so that every query takes longer",
+            "look for what keeps autovacuum from them: the oldest transaction, a replication slot "
+            "that nobody reads, a prepared transaction; then run VACUUM once",
+        )
+
+
 def _leases(facts: Facts) -> Iterable[Problem]:
     overdue = -math.inf if facts.now is None else facts.now - SKEW_S
     dead = [
@@ -327,17 +351,29 @@ def _work(facts: Facts) -> Iterable[Problem]:
         )
 
 
+def _waiting(facts: Facts) -> Iterable[Problem]:
+    age = facts.backend.get("ready_oldest_age")
+    # Work that nobody takes at all is told of by `_work`.
+    if age is not None and age > WAITED_S and not facts.stuck:
+        yield Problem(
+            f"the oldest ready instance has waited for {seconds(age)}",
+            "more comes than is done: start more workers, or give them more --concurrency",
+        )
+
+
 def _speed(facts: Facts) -> Iterable[Problem]:
     if facts.write_s is not None and facts.write_s > SLOW_WRITE_S:
         yield Problem(
             f"a small durable write takes {seconds(facts.write_s)}",
-            "look at what else uses this disk; a faster one helps, and synchronous=normal in the "
-            "URL if the last moments before a power cut may be lost",
+            "look at the way to the server, at its disk, and at what else runs on it"
+            if "server" in facts.backend
+            else "look at what else uses this disk; a faster one helps, and synchronous=normal in "
+            "the URL if the last moments before a power cut may be lost",
         )
 
 
 _JUDGES: Sequence[Callable[[Facts], Iterable[Problem]]] = (
-    *(_integrity, _space, _time, _journal, _leases, _work, _speed),
+    *(_integrity, _space, _time, _clocks, _journal, _leases, _work, _waiting, _vacuum, _speed),
 )
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from sayiir import SayiirError, WorkflowClient
+from sayiir import PostgresBackend, SayiirError, WorkflowClient
 from sayiir._url import address_of, connect
 from sayiir.backends import Backend
 from sayiir.cli.terminal import note, say_json
@@ -78,8 +78,9 @@ def url_option(command: F) -> F:
     return click.option(
         "--url",
         metavar="URL",
-        help="Where instances are: sqlite:///relative/path or sqlite:////absolute/path.  "
-        "[default: $SAYIIR_DATABASE_URL, else sqlite:///sayiir.db]",
+        help="Where instances are: sqlite:///relative/path, sqlite:////absolute/path, or "
+        "postgresql://user@host/database.  [default: $SAYIIR_DATABASE_URL, else "
+        "sqlite:///sayiir.db]",
     )(command)
 
 
@@ -91,21 +92,31 @@ def json_option(command: F) -> F:
 
 
 def place(url: str | None) -> str:
-    """Where a URL leads, for people: `memory`, or the absolute path of a file.
+    """Where a URL leads, for people: `memory`, the absolute path of a file, or a server's schema.
 
     >>> place("memory://")
     'memory'
+    >>> place("postgresql://app:secret@db.example/shop")
+    'postgresql://app@db.example:5432/shop, schema sayiir'
     """
     address = address_of(url)
-    # Not resolved: what a link leads to is not what the user knows it by.
-    return "memory" if address.scheme == "memory" else str(Path.cwd() / address.path)
+    match address.scheme:
+        case "memory":
+            return "memory"
+        case "sqlite":
+            # Not resolved: what a link leads to is not what the user knows it by.
+            return str(Path.cwd() / address.path)
+        case "postgresql":
+            # Nothing is connected to before the first call.
+            backend = PostgresBackend(address.path, **{**address.options, "migrate": False})
+            return f"{backend.store.shown()}, schema {backend.schema}"
 
 
 def opened(url: str | None, *, make: bool) -> Backend:
-    """The backend of a URL; without `make`, a file must be there already.
+    """The backend of a URL; without `make`, a file or a schema must be there already.
 
     Raises:
-        Refused: There is no such file.
+        Refused: There is no such file. A schema is missed by the first call.
         ValueError, SayiirError: As `sayiir.connect`.
     """
     address = address_of(url)
@@ -115,6 +126,8 @@ def opened(url: str | None, *, make: bool) -> Backend:
             "one: name it with --url or SAYIIR_DATABASE_URL",
             "BackendUnavailableError",
         )
+    if address.scheme == "postgresql" and not make:
+        return PostgresBackend(address.path, **{**address.options, "migrate": False})
     return connect(url)
 
 

@@ -1,0 +1,1 @@
+"""PostgreSQL: a real server, started for the run, restarted, cut off and lied to."""
