@@ -2,9 +2,9 @@
 
 `BACKENDS` names the places every promise must hold on: the backend whose checkpoints stay in Rust,
 one in pure Python that takes the way of any other, a file, and a schema of a server. `Places` makes
-fresh ones of a kind and sees them closed and gone. `Gauge` counts bodies that run at once, so that concurrency is a
-number and never a duration. Nothing here waits for a moment: `LONG` is the time after which a test
-that cannot end is given up.
+fresh ones of a kind and sees them closed and gone. `Gauge` counts bodies that run at once, so that
+concurrency is a number and never a duration. Nothing here waits for a moment: `LONG` is the time
+after which a test that cannot end is given up.
 """
 
 import asyncio
