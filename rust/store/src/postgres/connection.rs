@@ -78,6 +78,8 @@ pub struct Place {
     /// Notifications that came, by kind, since they were looked at.
     pub heard: RefCell<Vec<Box<str>>>,
     pub heard_some: Notify,
+    /// Whether the server was ever there: from then on it is waited for.
+    known: Cell<bool>,
     /// What this process is called among those who listen.
     pub listener: i64,
     /// Whether others want to be told of work, and of ends.
@@ -107,6 +109,7 @@ impl Place {
             heard: RefCell::default(),
             heard_some: Notify::new(),
             listener: (super::random() >> 1) as i64,
+            known: Cell::new(false),
             leases: RefCell::default(),
             early_from: Cell::new(i64::MIN),
             seed: Cell::new(super::random()),
@@ -314,8 +317,6 @@ pub const WORDS: [&str; 4] = ["begin.write", "end.commit", "end.rollback", "hint
 pub struct Line {
     place: Rc<Place>,
     link: RefCell<Option<Rc<Link>>>,
-    /// Whether it was ever there: then a server that does not answer is waited for.
-    known: Cell<bool>,
     listens: bool,
     attempts: Cell<u32>,
     /// Held by whoever connects, so that all who need the connection make one.
@@ -327,7 +328,6 @@ impl Line {
         Self {
             place: Rc::clone(place),
             link: RefCell::default(),
-            known: Cell::new(false),
             listens: listens && place.settings.notify,
             attempts: Cell::new(0),
             connecting: tokio::sync::Mutex::new(()),
@@ -348,12 +348,12 @@ impl Line {
                 Ok(link) => {
                     let link = Rc::new(link);
                     *self.link.borrow_mut() = Some(Rc::clone(&link));
-                    self.known.set(true);
+                    self.place.known.set(true);
                     self.attempts.set(0);
                     return Ok(link);
                 }
                 Err(failure) => {
-                    let patient = self.known.get() && failure.trouble == Trouble::Lost;
+                    let patient = self.place.known.get() && failure.trouble == Trouble::Lost;
                     let pause = self.pause();
                     if !patient || Instant::now() + pause > deadline {
                         return Err(failure);
@@ -374,7 +374,7 @@ impl Line {
     }
 
     async fn attempt(&self) -> Tried<Link> {
-        if !self.known.get() {
+        if !self.place.known.get() {
             super::schema::prepare(&self.place).await?;
         }
         let link = Link::connect(&self.place).await?;
@@ -402,6 +402,6 @@ impl Line {
     }
 
     pub fn was_there(&self) -> bool {
-        self.known.get()
+        self.place.known.get()
     }
 }

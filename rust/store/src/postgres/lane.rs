@@ -325,7 +325,11 @@ impl Desk {
             if outcome.found {
                 self.around_pause.set(AROUND_PAUSE);
             }
-            if outcome.short && outcome.repeat.is_empty() && self.around_due.get().is_none() {
+            if self.shared.own_clock
+                && outcome.short
+                && outcome.repeat.is_empty()
+                && self.around_due.get().is_none()
+            {
                 // What was locked at this moment is free in the next, and nobody would say so.
                 self.around_due
                     .set(Some(Instant::now() + self.around_pause.get()));
@@ -557,7 +561,11 @@ impl Desk {
     /// What the write lane does between batches.
     async fn duties(&self) {
         let around = self.around_due.get().is_some_and(|at| at <= Instant::now());
-        if !self.writer.was_there() || !(self.expire_due.get() || self.sweep_due.get() || around) {
+        // Where time stands with the callers, their own calls look after everything.
+        if !self.shared.own_clock
+            || !self.writer.was_there()
+            || !(self.expire_due.get() || self.sweep_due.get() || around)
+        {
             return;
         }
         if around {
@@ -588,7 +596,7 @@ impl Desk {
         if self.expire_due.take() {
             let _ = self.expire(&link, None).await;
         }
-        if self.sweep_due.take() && self.shared.own_clock {
+        if self.sweep_due.take() {
             let more = Cell::new(false);
             let _ = self
                 .own(&link, None, async |single| {

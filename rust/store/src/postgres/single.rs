@@ -839,9 +839,12 @@ struct End<'a> {
     cells: bool,
 }
 
+/// A status, and the result as the number of a step row or as bytes.
+pub type Ending<'a> = (Status, Option<i32>, Option<&'a [u8]>);
+
 /// How an instance ends with a commit, if it does: the status, and the result by the number of the step
 /// row that holds it, or as bytes.
-pub fn ended(commit: &Commit) -> Option<(Status, Option<i32>, Option<&[u8]>)> {
+pub fn ended(commit: &Commit) -> Option<Ending<'_>> {
     let (status, result) = match &commit.next {
         Next::Completed(output) => (Status::Completed, output),
         Next::Failed(error) => (Status::Failed, error),
