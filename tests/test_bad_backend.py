@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from sayiir import InMemoryBackend, SqliteBackend, SyncWorkflowClient, WorkflowClient
+from sayiir import (
+    BackendUnavailableError,
+    InMemoryBackend,
+    PostgresBackend,
+    SqliteBackend,
+    SyncWorkflowClient,
+    WorkflowClient,
+)
 from sayiir.backends import Backend
 
 
@@ -49,7 +56,7 @@ BAD_URLS = [
     "memory:/",
     f"memory://{SECRET}",
     f"user:{SECRET}@host://db",
-    f"postgresql://user:{SECRET}@host/db",
+    f"mysql://user:{SECRET}@host/db",
     f"sqlite://{SECRET}",
     f"{SECRET} ://",
     f"{SECRET}" * 10 + "://",
@@ -66,8 +73,8 @@ def test_a_bad_url_is_refused_and_not_quoted(client: Any, bad: str) -> None:
 
 
 def test_an_unknown_scheme_is_named() -> None:
-    with pytest.raises(ValueError, match=r"'postgresql'.* this version has memory://, sqlite:///"):
-        WorkflowClient.from_url("postgresql://host/db")
+    with pytest.raises(ValueError, match=r"'mysql'.* memory://.* sqlite:///.* postgresql://"):
+        WorkflowClient.from_url("mysql://host/db")
 
 
 @pytest.mark.parametrize("bad", [1, b"memory://", ["memory://"]])
@@ -79,11 +86,14 @@ def test_a_url_that_is_no_text(bad: Any) -> None:
 SETTINGS = [
     *(
         (kind, setting)
-        for kind in ("memory", "sqlite")
+        for kind in ("memory", "sqlite", "postgres")
         for setting in ("keep_completed", "keep_events")
     ),
-    ("sqlite", "timeout"),
+    *((kind, "timeout") for kind in ("sqlite", "postgres")),
+    *(("postgres", setting) for setting in ("statement_timeout", "connect_timeout")),
 ]
+NOWHERE = f"postgresql://user:{SECRET}@127.0.0.1:1/db"
+"""Nobody listens there, and nobody is asked before the first call."""
 
 
 @pytest.fixture
@@ -93,6 +103,8 @@ def made(tmp_path: Path) -> Callable[..., Backend]:
     def make(kind: str, **settings: Any) -> Backend:
         if kind == "memory":
             return InMemoryBackend(**settings)
+        if kind == "postgres":
+            return PostgresBackend(NOWHERE, **settings)
         return SqliteBackend(tmp_path / "new.db", **settings)
 
     return make
@@ -144,3 +156,71 @@ def test_a_path_that_is_no_path(bad: Any) -> None:
 def test_a_path_that_names_no_file(bad: str) -> None:
     with pytest.raises(ValueError, match="path"):
         SqliteBackend(bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        *((name, ValueError) for name in ("", "Upper", "with-dash", "1st", "x" * 64, "a.b", "s\0")),
+        *((name, ValueError) for name in ('"; DROP TABLE x', "ü", "x" * 1_000_000)),
+        *((kind, TypeError) for kind in (None, 1, b"sayiir")),
+    ],
+)
+def test_a_bad_schema(bad: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="schema") as raised:
+        PostgresBackend(NOWHERE, schema=bad)
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        *((count, ValueError) for count in (-1, 0, 1, 101, 10**30)),
+        *((kind, TypeError) for kind in (None, True, "4", 4.0)),
+    ],
+)
+def test_a_bad_budget_of_connections(bad: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_connections"):
+        PostgresBackend(NOWHERE, max_connections=bad)
+
+
+@pytest.mark.parametrize("switch", ["notify", "migrate"])
+@pytest.mark.parametrize("bad", [None, 0, 1, "on"])
+def test_a_switch_that_is_neither_on_nor_off(switch: str, bad: Any) -> None:
+    settings: dict[str, Any] = {switch: bad}
+    with pytest.raises(TypeError, match=switch):
+        PostgresBackend(NOWHERE, **settings)
+
+
+@pytest.mark.parametrize("bad", [None, 1, b"postgresql://host/db", ["postgresql://host/db"]])
+def test_a_server_that_is_no_text(bad: Any) -> None:
+    with pytest.raises(TypeError, match="url"):
+        PostgresBackend(bad)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "postgresql:/",
+        f"mysql://user:{SECRET}@host/db",
+        f"postgresql://user:{SECRET}@host:port/db",
+        f"postgresql://user:{SECRET}@host:99999/db",
+        f"postgresql://user:{SECRET}%zz@host/db",
+        f"postgresql://user:{SECRET}@host/db?sslmode=never",
+        f"postgresql://user:{SECRET}@host/db?{SECRET}=1",
+        f"postgresql://user:{SECRET}@host/db\0",
+    ],
+)
+def test_a_server_that_cannot_be_named_so(bad: str) -> None:
+    with pytest.raises(ValueError, match=r"(?i)url|port of host") as raised:
+        PostgresBackend(bad)
+    assert SECRET not in str(raised.value)
+
+
+async def test_a_server_that_is_not_there_is_said_with_the_first_call() -> None:
+    backend = PostgresBackend(NOWHERE, connect_timeout="2s")
+    with pytest.raises(BackendUnavailableError, match=r"127\.0\.0\.1:1") as raised:
+        await WorkflowClient(backend).status("i")
+    assert SECRET not in f"{raised.value}{backend!r}"
+    await backend.close()

@@ -98,7 +98,7 @@ async def test_what_a_vanished_worker_held_goes_on_elsewhere(backend: Backend) -
         assert [await h.result(timeout=LONG) for h in handles] == list(range(1, 11))
 
 
-@pytest.mark.parametrize("places", ["python", "sqlite"], indirect=True)
+@pytest.mark.parametrize("places", ["python", "sqlite", "postgres"], indirect=True)
 async def test_a_lease_that_cannot_be_renewed_goes_to_another_and_no_late_write_is_taken(
     places: Places,
 ) -> None:
@@ -111,7 +111,7 @@ async def test_a_lease_that_cannot_be_renewed_goes_to_another_and_no_late_write_
             return await super().renew(worker_id, lease_ttl)
 
         def keep_leases(self, claimant: Claimant) -> Callable[[], None] | None:
-            """A file's own thread does not renew either; the worker has to."""
+            """The storage's own thread does not renew either; the worker has to."""
 
     backend = places(Deaf)
     running, go_on = asyncio.Event(), asyncio.Event()

@@ -1,10 +1,10 @@
 """Every client call, in any order, against a dictionary: backends in step with one another.
 
 A state machine submits, steers, claims, ends steps, lets workers die and lets time pass. Each call
-is made on every backend, and in memory by both ways that a worker may take; a file is opened twice,
-for the client and for the workers. All must answer alike, and as `tests.model` says. The engine is
-driven by hand, so nothing waits and the clock stands still until it is moved. A failure prints the
-calls that lead to it and the blob that brings it back.
+is made on every backend, and in memory by both ways that a worker may take; a file and a schema are
+opened twice, for the client and for the workers. All must answer alike, and as `tests.model` says.
+The engine is driven by hand, so nothing waits and the clock stands still until it is moved. A
+failure prints the calls that lead to it and the blob that brings it back.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Instances(RuleBasedStateMachine):
         self.sides = [Side(InMemoryBackend(clock=self.clock), NativeWorker)]
         for make in self.places:
             backend = make(clock=self.clock)
-            elsewhere = make.again(backend) if make.kind == "sqlite" else None
+            elsewhere = make.again(backend) if make.kind in ("sqlite", "postgres") else None
             self.sides.append(Side(backend, elsewhere=elsewhere))
         self.model = Model(self.clock)
         self.runner = asyncio.Runner()

@@ -182,9 +182,9 @@ async def test_every_way_of_running_gives_one_output(way: str, backend: Backend)
     await run_all(WAYS[way], backend, 0)
 
 
-@pytest.mark.parametrize("places", ["sqlite"], indirect=True)
-async def test_workers_that_opened_one_file_apart_give_one_output(places: Places) -> None:
-    # As in four processes, all they know of one another is what they notice in the file.
+@pytest.mark.parametrize("places", ["sqlite", "postgres"], indirect=True)
+async def test_workers_that_opened_one_place_apart_give_one_output(places: Places) -> None:
+    # As in four processes, all they know of one another is what the place tells them.
     backend = places()
     others = [places.again(backend) for _ in TAGS]
     await run_all(lambda _, chosen: on_workers(backend, chosen, TAGS, others), backend, 0)

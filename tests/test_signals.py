@@ -5,6 +5,7 @@ happens in them, and a test waits for those words.
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, Self
 
 import pytest
+from tests.postgres import server
 
 import sayiir
 from sayiir import Flow, SyncWorkflowClient, Worker, WorkflowClient
@@ -23,7 +25,8 @@ from sayiir.backends import Backend, Listener
 
 from .working import LONG, NEVER, Altered, Places
 
-SCHEMES = ("memory", "sqlite")
+SCHEMES = ("memory", "sqlite", "postgresql")
+_numbers = itertools.count()
 PROGRAM = """
 import asyncio, logging, sys, threading
 from sayiir import Flow, Worker, WorkflowClient, connect
@@ -72,7 +75,11 @@ class Program:
     """A worker in a process of its own, and what it says."""
 
     def __init__(self, folder: Path, body: str, scheme: str) -> None:
+        self._schema = None
         url = "memory://" if scheme == "memory" else f"sqlite:///{folder}/work.db"
+        if scheme == "postgresql":
+            self._schema = f"signals_{os.getpid()}_{next(_numbers)}"
+            url = server.required(swift=True).url(schema=self._schema)
         script = folder / "program.py"
         script.write_text(textwrap.dedent(PROGRAM))
         # Started elsewhere, so that it finds the package where this process found it.
@@ -106,6 +113,9 @@ class Program:
         self.process.kill()
         # Closes the pipes, and waits for the end.
         self.process.__exit__(None, None, None)
+        if self._schema is not None:
+            gone = f"DROP SCHEMA IF EXISTS {self._schema} CASCADE"
+            server.required(swift=True).execute(gone)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -169,7 +169,7 @@ async def test_a_body_that_ignores_its_cancel_does_not_hold_the_worker(backend: 
     assert [row.worker_id for row in await client.history("i")] == ["two"]
 
 
-@pytest.mark.parametrize("places", ["python", "sqlite"], indirect=True)
+@pytest.mark.parametrize("places", ["python", "sqlite", "postgres"], indirect=True)
 async def test_a_claim_that_is_under_way_is_given_back(places: Places) -> None:
     claiming, go_on = asyncio.Event(), asyncio.Event()
 

@@ -237,7 +237,7 @@ async def test_a_cancellation_that_user_code_left_behind_costs_no_slot(backend: 
         assert await good.result(timeout=5) == 2
 
 
-@pytest.mark.parametrize("places", ["python", "sqlite"], indirect=True)
+@pytest.mark.parametrize("places", ["python", "sqlite", "postgres"], indirect=True)
 async def test_a_backend_in_trouble_is_tried_again(
     places: Places, caplog: pytest.LogCaptureFixture
 ) -> None:

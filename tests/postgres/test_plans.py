@@ -11,11 +11,10 @@ from itertools import count
 
 import psycopg
 import pytest
+from tests.postgres.server import required
 
 from sayiir import Flow, PostgresBackend, WorkflowClient
 from sayiir._core import postgres_statements
-
-from .server import required
 
 GROWING = ("instances", "inputs", "steps", "cells", "events")
 SELDOM = ("report.", "sweep.", "backlog.", "lease.orphans", "list.all")

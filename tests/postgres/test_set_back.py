@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator
 from itertools import count
 
 import pytest_asyncio
+from tests.postgres.server import Server, required
 
 from sayiir import Flow, PostgresBackend
 from sayiir.testing import HandWorker, new_instance
-
-from .server import Server, required
 
 _numbers = count()
 three = (

@@ -2,15 +2,16 @@
 
 `Store` is what the simulator asks of one: the storage contract with the time as an argument. The
 memory store in Rust is one as it is; `Adapted` makes one of any backend written against
-`sayiir.backends.Backend` whose clock can be set. `files` lends stores that are files, each opened
-by two at once and opened anew again and again, as by processes that come and go.
+`sayiir.backends.Backend` whose clock can be set. `files` lends stores that are files, and `schemas`
+schemas of a server, each opened by two at once and opened anew again and again, as by processes that
+come and go.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
@@ -139,20 +140,27 @@ class Adapted:
 
 
 class Shared(Adapted):
-    """A file that two have opened: they take turns with the calls, and are replaced in time.
+    """A place that two have opened: they take turns with the calls, and are replaced in time.
 
     Args:
-        places: Where the file is made.
+        places: Where it is made.
         done: Sees a call to its end.
         carry: Whether claims bring along what their holders need; else it is asked for, as it has
             to be where there is more of it than a claim brings.
+        loyal: Whether a holder's checkpoints go the way that its claim went, or by what came in that
+            one's place; else they take turns with these, too.
     """
 
     LIFE = 40
-    """After so many calls whoever is next closes the file and opens it anew."""
+    """After so many calls whoever is next closes it and opens it anew."""
 
     def __init__(
-        self, places: Places, done: Callable[[Coroutine[Any, Any, Any]], Any], *, carry: bool
+        self,
+        places: Places,
+        done: Callable[[Coroutine[Any, Any, Any]], Any],
+        *,
+        carry: bool,
+        loyal: bool,
     ) -> None:
         super().__init__(lambda clock: places(clock=clock), done)
         self._places = places
@@ -161,19 +169,33 @@ class Shared(Adapted):
         self._own = places.again(self._opened)
         self._next = places.again(self._opened)
         self._calls = 0
+        self._loyal = loyal
+        self._claimed: dict[tuple[str, int], Backend] = {}
 
     @property
     def _backend(self) -> Backend:
         self._opened, self._next = self._next, self._opened
         self._calls += 1
         if self._calls % self.LIFE == 0:
-            self._done(self._opened.close())
+            gone = self._opened
+            self._done(gone.close())
             self._opened = self._places.again(self._next)
+            heirs = {lease: self._opened for lease, by in self._claimed.items() if by is gone}
+            self._claimed |= heirs
         return self._opened
 
     def claim(self, claimant: Claimant, limit: int, now: float) -> Sequence[Claim]:
         claims = super().claim(claimant, limit, now)
+        for claim in claims:
+            self._claimed[claim.instance_id, claim.fence] = self._opened
         return claims if self._carry else [_bare(claim) for claim in claims]
+
+    def commit(self, commit: Commit, now: float) -> tuple[str, list[Event]]:
+        lease = commit.instance_id, commit.fence
+        if self._loyal and self._claimed.get(lease) is self._opened:
+            # Whose turn it is not.
+            self._opened, self._next = self._next, self._opened
+        return super().commit(commit, now)
 
     def carried(self, claimant: Claimant, claim: Claim, now: float) -> Run:
         """A run of a claim that hands its commits to the storage thread by itself."""
@@ -209,12 +231,21 @@ def _bare(claim: Claim) -> Claim:
     )
 
 
-@contextmanager
-def files(*, carry: bool = True) -> Iterator[Callable[[], Store]]:
+def files(*, carry: bool = True) -> AbstractContextManager[Callable[[], Store]]:
     """What makes stores that are files; they are gone afterwards. `carry`: see `Shared`."""
-    places, loop = Places("sqlite"), asyncio.new_event_loop()
+    return _shared("sqlite", carry)
+
+
+def schemas(*, carry: bool = True) -> AbstractContextManager[Callable[[], Store]]:
+    """As `files`, on the server of the run."""
+    return _shared("postgres", carry)
+
+
+@contextmanager
+def _shared(kind: str, carry: bool) -> Iterator[Callable[[], Store]]:
+    places, loop = Places(kind), asyncio.new_event_loop()
     try:
-        yield lambda: Shared(places, loop.run_until_complete, carry=carry)
+        yield lambda: Shared(places, loop.run_until_complete, carry=carry, loyal=kind == "postgres")
     finally:
         loop.run_until_complete(places.close())
         loop.run_until_complete(loop.shutdown_default_executor())

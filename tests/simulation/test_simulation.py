@@ -25,7 +25,7 @@ from .books import Book, Violation
 from .fate import simulate
 from .flows import Made, Pace, make_flow
 from .oracle import TIMED_OUT, Failed, Failure, Open, Oracle, Value
-from .stores import Adapted, files
+from .stores import Adapted, files, schemas
 from .tree import Child, Fork, Loop, Map, Route, Task, Wait, build
 
 ONLY = os.environ.get("SAYIIR_SEED")
@@ -33,6 +33,8 @@ SEEDS = range(1_000) if ONLY is None else range(int(ONLY), int(ONLY) + 1)
 BATCH = 100
 FILES = 80
 """How many of them are also simulated on files, where every call takes its time."""
+SCHEMAS = 15
+"""How many on a server, where it takes more."""
 
 
 @pytest.mark.parametrize("first", range(0, len(SEEDS), BATCH))
@@ -62,11 +64,36 @@ def test_a_file_answers_every_call_as_memory_does() -> None:
             assert told(simulate(seed, make_store)) == told(in_memory), f"SAYIIR_SEED={seed}"
 
 
+def test_a_schema_fares_no_worse() -> None:
+    for seed in SEEDS[:SCHEMAS]:
+        with schemas() as make_store:
+            simulate(seed, make_store)
+
+
+def test_a_schema_answers_every_call_as_memory_does() -> None:
+    for seed in SEEDS[:SCHEMAS]:
+        in_memory = simulate(seed, lambda: Adapted(lambda clock: InMemoryBackend(clock=clock)))
+        with schemas(carry=False) as make_store:
+            ours, theirs = (counted(told(one)) for one in (simulate(seed, make_store), in_memory))
+            assert ours == theirs, f"SAYIIR_SEED={seed}"
+
+
 def told(trace: list[str]) -> list[str]:
     """The trace with the events only counted: each backend numbers them in its own way."""
     return [
         re.sub(r"\[([\d, ]*)\]", lambda seqs: str(len(seqs[1].split())), line) for line in trace
     ]
+
+
+def counted(trace: list[str]) -> list[str]:
+    """The trace with the fences of each instance numbered from 1, as they came."""
+    fences: dict[str, dict[str, int]] = {}
+
+    def number(found: re.Match[str]) -> str:
+        known = fences.setdefault(found[1], {})
+        return f"{found[1]}/{known.setdefault(found[2], len(known) + 1)}"
+
+    return [re.sub(r"\b(i\d+)/(\d+)", number, line) for line in trace]
 
 
 def test_the_same_seed_gives_the_same_trace() -> None:
@@ -82,8 +109,9 @@ def test_fresh_worlds_end_as_the_oracle_says(soak_rounds: Callable[[int], Iterat
     for seed in soak_rounds(200_000):
         simulate(seed)
         if seed % 20 == 0:
-            with files() as make_store:
-                simulate(seed, make_store)
+            for shared in (files, schemas) if seed % 200 == 0 else (files,):
+                with shared() as make_store:
+                    simulate(seed, make_store)
 
 
 def test_every_kind_of_node_occurs_at_every_depth() -> None:

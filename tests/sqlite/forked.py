@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sayiir import Flow, SqliteBackend, Worker, WorkflowClient
+from sayiir.backends import StorageBackend
 
 from .speech import fault, say
 
@@ -65,6 +66,35 @@ def attempt(path: str) -> list[str]:
         return fault(error)
 
 
+async def every_call(backend: StorageBackend) -> dict[str, list[str]]:
+    """What each call comes to that is made in a child, on the backend of its parent."""
+    client = WorkflowClient(backend)
+
+    async def told(call: Callable[[], Awaitable[Any]]) -> list[str]:
+        try:
+            await call()
+        except Exception as error:
+            return fault(error)
+        return ["ok", ""]
+
+    async def worker() -> None:
+        async with Worker(backend, ECHO):
+            pass
+
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "submit": lambda: client.submit(ECHO, "child", 1),
+        "status": lambda: client.status("i-0"),
+        "cancel": lambda: client.cancel("i-0"),
+        "send_event": lambda: client.send_event("i-0", "go", 1),
+        "list_instances": client.list_instances,
+        "worker": worker,
+        "doctor": backend.doctor,
+    }
+    found = {name: await told(call) for name, call in calls.items()}
+    await backend.close()  # It has nothing to close, and says nothing.
+    return found
+
+
 async def forking(path: str, way: str, what: str) -> None:
     """Fork in the middle of work, then go on with it."""
     backend = SqliteBackend(path)
@@ -72,32 +102,7 @@ async def forking(path: str, way: str, what: str) -> None:
     report = Path(f"{path}.report")
 
     def inherited(report: Path) -> None:
-        async def told(call: Callable[[], Awaitable[Any]]) -> list[str]:
-            try:
-                await call()
-            except Exception as error:
-                return fault(error)
-            return ["ok", ""]
-
-        async def worker() -> None:
-            async with Worker(backend, ECHO):
-                pass
-
-        async def main() -> dict[str, list[str]]:
-            calls: dict[str, Callable[[], Awaitable[Any]]] = {
-                "submit": lambda: client.submit(ECHO, "child", 1),
-                "status": lambda: client.status("i-0"),
-                "cancel": lambda: client.cancel("i-0"),
-                "send_event": lambda: client.send_event("i-0", "go", 1),
-                "list_instances": client.list_instances,
-                "worker": worker,
-                "doctor": backend.doctor,
-            }
-            found = {name: await told(call) for name, call in calls.items()}
-            await backend.close()  # It has nothing to close, and says nothing.
-            return found
-
-        report.write_text(json.dumps(asyncio.run(main())))
+        report.write_text(json.dumps(asyncio.run(every_call(backend))))
 
     def anew(report: Path) -> None:
         link = f"{path}.link"

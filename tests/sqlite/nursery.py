@@ -5,12 +5,15 @@ milliseconds. Orders come as lines of JSON on standard input; for each, one line
 wait status goes to standard output. What a child wants to say of a failure stands in a file.
 
 Orders: `{"deed": …, "path": …, "log": …, "fail_at": …, "kill_after": …}`; the last two, if given,
-are the fail point to die at, and the seconds after which the child is killed wherever it is.
+are the fail point to die at, and the seconds after which the child is killed wherever it is. A deed
+is one of those below, of files, or `module:function` of another store, whose module was named on
+the command line and which is called with the path as it stands and the log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import resource
@@ -30,6 +33,10 @@ PATIENCE_S = 30
 def do(order: dict[str, Any]) -> None:
     """In the child: one deed."""
     path, log = Path(order["path"]), Path(order["log"])
+    module, colon, function = order["deed"].partition(":")
+    if colon:
+        getattr(sys.modules[module], function)(order["path"], log)
+        return
     match order["deed"]:
         case "prepare":
             asyncio.run(walk.prepare(path))
@@ -54,6 +61,8 @@ def _keep(path: Path, to: Path) -> None:
 def main() -> None:
     """Take orders until there are no more."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

@@ -28,11 +28,15 @@ def environment(**added: str) -> dict[str, str]:
 
 
 class Nursery:
-    """The other end of `nursery.py`; used by one thread at a time."""
+    """The other end of `nursery.py`; used by one thread at a time.
 
-    def __init__(self) -> None:
+    Args:
+        modules: Where deeds are that it does not know.
+    """
+
+    def __init__(self, *modules: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sqlite.nursery"],
+            [sys.executable, "-m", "tests.sqlite.nursery", *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -54,7 +58,7 @@ class Nursery:
     def order(
         self,
         deed: str,
-        path: Path,
+        path: Path | str,
         log: Path,
         fail_at: str | None = None,
         kill_after: float | None = None,
@@ -79,11 +83,18 @@ class Program:
         name: The function.
         given: Its arguments.
         env: Added to its environment.
+        module: Another module than `programs.py`.
     """
 
-    def __init__(self, name: str, *given: object, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *given: object,
+        env: dict[str, str] | None = None,
+        module: str = "tests.sqlite.programs",
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sqlite.programs", name, json.dumps(given, default=str)],
+            [sys.executable, "-m", module, name, json.dumps(given, default=str)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,

@@ -12,10 +12,10 @@ import os
 import resource
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sayiir import SqliteBackend, Worker, WorkflowClient, WorkflowFailed
+from sayiir import SqliteBackend, Worker, WorkflowClient, WorkflowFailed, connect
 
 from .forked import ECHO, forking, forking_in_time, spawning
 from .labour import MIX
@@ -100,9 +100,9 @@ async def powered(path: str, synchronous: Any, count: int) -> None:
     say("closed")
 
 
-async def serve(path: str, poll_interval: str) -> None:
+async def serve(url: str, poll_interval: str) -> None:
     """Work with nothing but hints, until told to stop; `cpu` asks how much time that takes."""
-    backend = SqliteBackend(path)
+    backend = connect(url)
     async with Worker(backend, SERVED, poll_interval=poll_interval, lease_ttl="5s"):
         say("ready")
         while (word := await heard()) is not None:
@@ -117,13 +117,13 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main() -> None:
+def main(programs: Mapping[str, Callable[..., Any]]) -> None:
     """Run what was asked for."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    program = PROGRAMS[sys.argv[1]](*json.loads(sys.argv[2]))
+    program = programs[sys.argv[1]](*json.loads(sys.argv[2]))
     if asyncio.iscoroutine(program):
         asyncio.run(program)
 
 
 if __name__ == "__main__":
-    main()
+    main(PROGRAMS)

@@ -1,4 +1,4 @@
-"""What a fresh process makes of a file that another one left behind: it brings all work to its end.
+"""What a fresh process makes of a store that another one left: it brings all work to its end.
 
 A real worker runs on the machine's clock, long after every lease of the walk has run out. Paused
 instances are taken back, awaited events are sent; what everything came to goes to a file as JSON.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sayiir import InstanceNotFoundError, InvalidStateError, SqliteBackend, Worker, WorkflowClient
 from sayiir._codec import decode_payload
-from sayiir.backends import InstanceRow
+from sayiir.backends import Backend, InstanceRow
 
 from .walk import FLOWS, PAYLOAD, SPOILED
 
@@ -24,8 +24,12 @@ ENDED = ("completed", "failed", "cancelled")
 
 
 async def recover(path: Path, report: Path) -> None:
-    """Finish everything, and report the status and the value of each instance."""
-    backend = SqliteBackend(path, synchronous="normal", keep_events=KEEP)
+    """Finish everything that is in a file, and report."""
+    await finish(SqliteBackend(path, synchronous="normal", keep_events=KEEP), report)
+
+
+async def finish(backend: Backend, report: Path) -> None:
+    """Finish everything, report the status and the value of each instance, and close."""
     client = WorkflowClient(backend)
     with contextlib.suppress(InstanceNotFoundError):
         await client.delete(SPOILED, force=True)
@@ -65,7 +69,7 @@ async def recover(path: Path, report: Path) -> None:
     await asyncio.to_thread(report.write_text, json.dumps(found))
 
 
-async def everything(backend: SqliteBackend) -> list[InstanceRow]:
+async def everything(backend: Backend) -> list[InstanceRow]:
     """All instances."""
     page = await backend.find(limit=500)
     rows = list(page.rows)

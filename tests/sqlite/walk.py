@@ -1,11 +1,12 @@
 """A walk through the whole storage protocol, every call of it known by its number.
 
-The walk is a fixed sequence of calls on a file, at times that the walk itself makes, so that each
-call leaves the file in exactly one state. What was begun and what was answered is written to a log
+The walk is a fixed sequence of calls on a store, at times that the walk itself makes, so that each
+call leaves the store in exactly one state. What was begun and what was answered is written to a log
 outside of the store, so that after a sudden death it is known which call was in the air. The flows
-are such that any worker can bring them to the one right end.
+are such that any worker can bring them to the one right end. `Stops` go through any store; the rest
+of this module is about files.
 
-Refuses to know why it dies and who looks at the file afterwards.
+Refuses to know why it dies and who looks at the store afterwards.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from sayiir import (
     task,
 )
 from sayiir._codec import encode_payload
+from sayiir.backends import Backend
 from sayiir.testing import HandWorker, Held, VirtualClock, new_instance
 
 START = 1_600_000_000.0
@@ -145,7 +147,7 @@ class Diary:
 class Recorded:
     """A backend whose calls stand in the diary."""
 
-    def __init__(self, backend: SqliteBackend, diary: Diary) -> None:
+    def __init__(self, backend: Backend, diary: Diary) -> None:
         self._backend = backend
         self._diary = diary
 
@@ -221,6 +223,7 @@ async def walk(path: Path, log: Path, look: Callable[[int], None] | None = None)
     stops = Stops(Recorded(backend, diary), Recorded(other, diary), clock)
     for stop in (
         stops.submits,
+        stops.spoils,
         stops.steps,
         stops.timers,
         stops.early_events,
@@ -231,6 +234,7 @@ async def walk(path: Path, log: Path, look: Callable[[int], None] | None = None)
         stops.reads,
         stops.listens,
         stops.deletes,
+        stops.deletes_in_pieces,
         stops.forgets,
     ):
         await stop()
@@ -260,6 +264,11 @@ class Stops:
         assert held is not None, name
         return held
 
+    async def later(self, seconds: float) -> None:
+        """Time passes, and a call that only reads lets leases run out."""
+        self.clock.advance(seconds)
+        await self.backend.next_wake()
+
     async def event(self, name: str, key: str | None = None, event: str = "go") -> bool:
         fresh: bool = await self.backend.send_event(name, event, encode_payload(PAYLOAD), key)
         return fresh
@@ -270,12 +279,15 @@ class Stops:
         await self.backend.submit(batch, "fail")
         await refused(self.backend.submit([new_instance(STRAIGHT, "straight-1", 1)], "fail"))
         assert (await self.backend.submit(batch[:1], "use_existing"))[0] is not None
-        await refused(self.submit(STRAIGHT, SPOILED, "use_existing"))
-        await self.backend.delete(SPOILED, True)
         await self.submit(STRAIGHT, "straight-2", "terminate_existing", 20)
         await self.submit(BROKEN, "broken-1")
         tomorrow = replace(new_instance(NAP, "nap-0", 5), start_at=START + DAY)
         await self.backend.submit([tomorrow], "fail")
+
+    async def spoils(self) -> None:
+        """A call that meets a damaged row is undone."""
+        await refused(self.submit(STRAIGHT, SPOILED, "use_existing"))
+        await self.backend.delete(SPOILED, True)
 
     async def steps(self) -> None:
         held = await self.claim("straight-1")
@@ -289,8 +301,7 @@ class Stops:
     async def timers(self) -> None:
         await self.submit(NAP, "nap-1")
         await run_on(await self.claim("nap-1"))
-        self.clock.advance(HOUR)
-        await self.backend.next_wake()
+        await self.later(HOUR)
         await run_on(await self.claim("nap-1"))
         await self.submit(NAP, "nap-2")
         await run_on(await self.claim("nap-2"))
@@ -359,7 +370,7 @@ class Stops:
         await self.submit(RETRIED, "retried-1")
         held = await self.claim("retried-1")
         await held.fail("not yet")
-        self.clock.advance(120.0)
+        await self.later(120.0)
         await run_on(await self.claim("retried-1"))
 
     async def leases(self) -> None:
@@ -372,7 +383,7 @@ class Stops:
         gone = HandWorker(self.backend, FLOWS, "w-gone", lease_ttl=LEASE_S)
         late = await gone.claim_one("straight-7")
         assert late is not None
-        self.clock.advance(1.0)
+        await self.later(1.0)
         assert await late.complete(8) == "lease_lost"
         await run_on(await self.claim("straight-7"))
         # A lease that ran out is taken back by a call that only wants to read, too.
@@ -407,7 +418,9 @@ class Stops:
         await self.backend.delete("wait-2", False)
         await self.backend.delete("fork-2", True)
         await refused(self.backend.delete("wait-3", False))
-        # Its history goes in pieces, one of them with each of the calls that follow.
+
+    async def deletes_in_pieces(self) -> None:
+        """Its history goes in pieces, one of them with each of the calls that follow."""
         self.clock.advance(1.0)
         await self.backend.delete("long-1", True)
         for number in (10, 11):

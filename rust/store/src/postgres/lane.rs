@@ -173,12 +173,9 @@ impl Desk {
         let mut jobs = Vec::new();
         let mut open = true;
         while open || !self.later.borrow().is_empty() {
-            let next = self
-                .later
-                .borrow()
-                .iter()
-                .filter_map(|work| work.rests_until)
-                .min();
+            let rested = |work: &Work| work.rests_until;
+            let next = self.later.borrow().iter().filter_map(rested).min();
+            let next = next.into_iter().chain(self.around_due.get()).min();
             let taken = match next {
                 Some(at) => tokio::select! {
                     biased;

@@ -1,4 +1,4 @@
-"""Two processes on one file: what one does reaches the other at once, and waiting costs little.
+"""Two processes on one place: what one does reaches the other at once, and waiting costs little.
 
 The worker's process polls once per hour, so all that it does it was told by a hint.
 """
@@ -6,20 +6,25 @@ The worker's process polls once per hour, so all that it does it was told by a h
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import pytest_asyncio
+from tests.postgres.server import required
 
-from sayiir import SqliteBackend, Worker, WorkflowCancelled, WorkflowClient, WorkflowFailed
+from sayiir import Worker, WorkflowCancelled, WorkflowClient, WorkflowFailed, connect
 
-from .orders import Program
-from .picture import opened
-from .served import ASK, ASK_TWICE, FAIL, NAP, PING, SERVED, STUCK
+from .sqlite.orders import Program
+from .sqlite.picture import opened
+from .sqlite.served import ASK, ASK_TWICE, FAIL, NAP, PING, SERVED, STUCK
 
+_numbers = itertools.count()
+TABLES = ("instances", "inputs", "cells", "steps", "events")
 PROMPT_S = 5.0
 """Far below the poll interval, and far above what a busy machine adds."""
 LONG_S = 30.0
@@ -29,22 +34,29 @@ IDLE_SHARE = 0.05
 """Of one processor; about 0.025 when the machine does nothing else."""
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.db"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Of a file, or of a schema, that nobody else has."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
+    schema = f"between_{os.getpid()}_{next(_numbers)}"
+    server = required(swift=True)
+    yield server.url(schema=schema)
+    server.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
 
 @pytest.fixture
-def server(path: Path) -> Iterator[Program]:
-    with Program("serve", path, "1h") as program:
+def server(url: str) -> Iterator[Program]:
+    with Program("serve", url, "1h") as program:
         assert program.hear() == "ready"
         yield program
         assert program.ended() == 0
 
 
 @pytest_asyncio.fixture
-async def client(path: Path, server: Program) -> AsyncIterator[WorkflowClient]:
-    backend = SqliteBackend(path)
+async def client(url: str, server: Program) -> AsyncIterator[WorkflowClient]:
+    backend = connect(url)
     yield WorkflowClient(backend)
     await backend.close()
 
@@ -140,16 +152,16 @@ async def test_two_workers_of_two_processes_share_the_work(
     assert len(ran) == 300
 
 
-async def test_the_work_of_a_killed_process_goes_on_in_another(path: Path) -> None:
-    backend = SqliteBackend(path)
+async def test_the_work_of_a_killed_process_goes_on_in_another(url: str) -> None:
+    backend = connect(url)
     client = WorkflowClient(backend)
-    with Program("serve", path, "1h") as doomed:
+    with Program("serve", url, "1h") as doomed:
         assert doomed.hear() == "ready"
         handle = await client.submit(STUCK)
         await until_running(client, handle.instance_id)
         doomed.kill()
     handles = [await client.submit(PING, f"after-{n}") for n in range(5)]
-    with Program("serve", path, "200ms") as heir:
+    with Program("serve", url, "200ms") as heir:
         assert heir.hear() == "ready"
         assert [await one.result(LONG_S) for one in handles] == [heir.pid] * 5
         async with asyncio.timeout(LONG_S):
@@ -163,11 +175,11 @@ async def test_the_work_of_a_killed_process_goes_on_in_another(path: Path) -> No
     await backend.close()
 
 
-def test_an_idle_process_takes_little_time(path: Path, server: Program) -> None:
+def test_an_idle_process_takes_little_time(url: str, server: Program) -> None:
     """Also with a second one, idle as well, and with work that is parked."""
 
     async def park() -> None:
-        backend = SqliteBackend(path)
+        backend = connect(url)
         client = WorkflowClient(backend)
         for n in range(20):
             await client.submit(ASK, f"parked-{n}")
@@ -176,7 +188,7 @@ def test_an_idle_process_takes_little_time(path: Path, server: Program) -> None:
         await backend.close()
 
     asyncio.run(park())
-    with Program("serve", path, "1s") as other:
+    with Program("serve", url, "1s") as other:
         assert other.hear() == "ready"
         time.sleep(QUIET_S)  # Time is what is measured here.
         before = usage(server), usage(other)
@@ -193,7 +205,7 @@ def usage(program: Program) -> float:
     return float(program.hear()["cpu_s"])
 
 
-async def test_what_another_process_deletes_is_gone(client: WorkflowClient, path: Path) -> None:
+async def test_what_another_process_deletes_is_gone(client: WorkflowClient, url: str) -> None:
     handle = await client.submit(PING)
     await handle.result(PROMPT_S)
     await client.delete(handle.instance_id)
@@ -201,6 +213,20 @@ async def test_what_another_process_deletes_is_gone(client: WorkflowClient, path
     await until(client, waiting.instance_id, "awaiting_signal")
     await client.delete(waiting.instance_id, force=True)
     assert (await client.list_instances()).items == ()
-    with opened(path) as connection:
-        for table in ("instances", "inputs", "cells", "steps", "events"):
-            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    assert left(url) == dict.fromkeys(TABLES, 0)
+
+
+def left(url: str) -> dict[str, int]:
+    """How many rows there are in each table."""
+    counts = {table: f"SELECT count(*) FROM {table}" for table in TABLES}
+    if url.startswith("sqlite"):
+        with opened(Path(url.removeprefix("sqlite:///"))) as connection:
+            return {table: connection.execute(sql).fetchone()[0] for table, sql in counts.items()}
+    schema = parse_qs(urlsplit(url).query)["schema"][0]
+    # Histories go a little later; that they will is noted here.
+    counts["steps"] += f" WHERE instance NOT IN (SELECT instance FROM {schema}.garbage)"
+    execute = required(swift=True).execute
+    return {
+        table: execute(sql.replace(f"FROM {table}", f"FROM {schema}.{table}"))[0][0]
+        for table, sql in counts.items()
+    }

@@ -1,0 +1,273 @@
+"""The answer to one commit is lost, or the commit itself: each call is done, and done once.
+
+A proxy loses exactly the transaction of the call that is on trial, cuts its connection there, and
+says so afterwards, so that no test passes without its loss. Nothing else is ever retried for the
+call: what it returns to its caller is what it would have returned on a good day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_asyncio
+from tests.postgres.proxy import Loss, Proxy, Trap
+from tests.postgres.server import Server
+
+from sayiir import (
+    ConflictPolicy,
+    Flow,
+    InstanceAlreadyExistsError,
+    InvalidStateError,
+    PostgresBackend,
+    Worker,
+    Workflow,
+    WorkflowCancelled,
+    WorkflowClient,
+)
+
+LONG = 30.0
+POLL = "50ms"
+PARTS = pytest.mark.parametrize("part", ["request", "reply"])
+
+SUBMIT = ".inputs (instance, token"
+EVENT = ".events (id, event"
+CHANGE = ".instances i SET"
+REMOVE = ".instances i WHERE"
+CLAIM = "taken AS MATERIALIZED"
+CHECKPOINT = ".steps (instance, seq"
+RENEWAL = ".workers w SET lease_us"
+ARRIVAL = ".workers (worker, name"
+
+bodies: Counter[tuple[str, Any]] = Counter()
+"""How often each body was given what."""
+
+
+def first(x: int) -> int:
+    bodies["first", x] += 1
+    return x + 1
+
+
+async def second(x: int) -> int:
+    bodies["second", x] += 1
+    return 10 * x
+
+
+WAIT: Workflow[Any, Any] = Flow("wait").wait_for_event("go").then(first).build()
+ROW: Workflow[Any, Any] = Flow("row").then(first).then(second).then(first, name="third").build()
+
+
+class Line:
+    """A store, reached through a proxy that loses what a test wants lost."""
+
+    def __init__(self, url: str) -> None:
+        self.proxy = Proxy(url)
+        self.backend = PostgresBackend(self.proxy.url)
+        self.client = WorkflowClient(self.backend)
+        self._near = psycopg.connect(url, autocommit=True)
+
+    def lose(self, *words: str, part: Loss, then: int = 0) -> Trap:
+        """From now on: the first commit that has these words, and so many transactions more."""
+        trap = Trap(*words, part=part, then=then)
+        self.proxy.judge = trap
+        return trap
+
+    def count(self, sql: str, *parameters: Any) -> int:
+        """What a count says, asked past the proxy."""
+        row = self._near.execute(f"SELECT count(*) FROM sayiir.{sql}".encode(), parameters)
+        [number] = row.fetchone() or [0]
+        assert isinstance(number, int)
+        return number
+
+    async def warm(self) -> None:
+        """Everything that comes before the first call is behind it: schema, definitions, lanes."""
+        for workflow in (WAIT, ROW):
+            await self.client.submit(workflow, f"warm-{workflow.workflow_id}", 0)
+            await self.client.cancel(f"warm-{workflow.workflow_id}")
+        await self.client.send_event("warm-early", "go", 0)
+
+    async def close(self) -> None:
+        await self.backend.close()
+        self._near.close()
+        self.proxy.close()
+
+
+@pytest_asyncio.fixture
+async def line(postgres_server: Server) -> AsyncIterator[Line]:
+    bodies.clear()
+    made = Line(postgres_server.fresh_database())
+    await made.warm()
+    yield made
+    await made.close()
+
+
+@PARTS
+@pytest.mark.parametrize("policy", list(ConflictPolicy))
+@pytest.mark.parametrize("then", [0, 4])
+async def test_a_submit(line: Line, part: Loss, policy: ConflictPolicy, then: int) -> None:
+    trap = line.lose(SUBMIT, part=part, then=then)
+    handle = await line.client.submit(ROW, "one", 7, conflict_policy=policy)
+    assert trap.sprung()
+    assert handle.status == "in_progress"
+    assert line.count("instances WHERE id = 'one'") == 1
+    # One input for each instance that there is.
+    assert line.count("inputs") == line.count("instances")
+    with pytest.raises(InstanceAlreadyExistsError):
+        await line.client.submit(ROW, "one", 8, conflict_policy="fail")
+    async with Worker(line.backend, ROW, poll_interval=POLL):
+        assert await handle.result(timeout=LONG) == 81
+
+
+@PARTS
+async def test_a_submit_that_replaces(line: Line, part: Loss) -> None:
+    await line.client.submit(ROW, "one", 1)
+    await line.client.send_event("one", "go", 1)
+    trap = line.lose(SUBMIT, part=part)
+    handle = await line.client.submit(ROW, "one", 7, conflict_policy="terminate_existing")
+    assert trap.sprung()
+    assert line.count("instances WHERE id = 'one'") == 1
+    assert line.count("events WHERE id = 'one'") == 0
+    async with Worker(line.backend, ROW, poll_interval=POLL):
+        assert await handle.result(timeout=LONG) == 81
+    assert bodies["first", 1] == 0
+
+
+@PARTS
+async def test_many_submits_in_one_batch(line: Line, part: Loss) -> None:
+    trap = line.lose(SUBMIT, part=part)
+    items = [(f"many-{n}", n) for n in range(50)]
+    handles = await line.client.submit_many(ROW, items)
+    assert trap.sprung()
+    assert [handle.status for handle in handles] == ["in_progress"] * 50
+    assert line.count("instances WHERE id LIKE %s", "many-%") == 50
+    assert line.count("inputs") == line.count("instances")
+
+
+@PARTS
+@pytest.mark.parametrize("key", [None, "k"])
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("then", [0, 4])
+async def test_an_event(line: Line, part: Loss, key: str | None, early: bool, then: int) -> None:
+    if not early:
+        await line.client.submit(WAIT, "one")
+    trap = line.lose(EVENT, part=part, then=then)
+    await line.client.send_event("one", "go", 4, idempotency_key=key)
+    assert trap.sprung()
+    assert line.count("events WHERE id = 'one'") == 1
+    # The next one is another one, unless it has the key.
+    await line.client.send_event("one", "go", 5, idempotency_key=key)
+    assert line.count("events WHERE id = 'one'") == (2 if key is None else 1)
+    await line.client.submit(WAIT, "one", conflict_policy="use_existing")
+    async with Worker(line.backend, WAIT, poll_interval=POLL):
+        assert await line.client.result("one", timeout=LONG) == 5
+    assert bodies == {("first", 4): 1}
+
+
+@PARTS
+async def test_a_cancel(line: Line, part: Loss) -> None:
+    await line.client.submit(WAIT, "one")
+    trap = line.lose(CHANGE, part=part)
+    await line.client.cancel("one", reason="enough", cancelled_by="me")
+    assert trap.sprung()
+    status = await line.client.status("one")
+    assert (status.status, status.reason, status.cancelled_by) == ("cancelled", "enough", "me")
+    with pytest.raises(WorkflowCancelled):
+        await line.client.result("one", timeout=LONG)
+
+
+@PARTS
+async def test_pause_and_unpause(line: Line, part: Loss) -> None:
+    await line.client.submit(ROW, "one", 7)
+    trap = line.lose(CHANGE, part=part)
+    await line.client.pause("one", reason="lunch", paused_by="me")
+    assert trap.sprung()
+    assert (await line.client.status("one")).status == "paused"
+    trap = line.lose(CHANGE, part=part)
+    await line.client.unpause("one")
+    assert trap.sprung()
+    assert (await line.client.status("one")).status == "in_progress"
+    with pytest.raises(InvalidStateError):
+        await line.client.unpause("one")
+    async with Worker(line.backend, ROW, poll_interval=POLL):
+        assert await line.client.result("one", timeout=LONG) == 81
+
+
+@PARTS
+async def test_a_delete(line: Line, part: Loss) -> None:
+    await line.client.submit(ROW, "one", 7)
+    await line.client.cancel("one")
+    trap = line.lose("DELETE", REMOVE, part=part)
+    await line.client.delete("one")
+    assert trap.sprung()
+    assert line.count("instances WHERE id = 'one'") == 0
+
+
+@PARTS
+@pytest.mark.parametrize("words", [CLAIM, CHECKPOINT, ARRIVAL])
+@pytest.mark.parametrize("then", [0, 4])
+async def test_a_worker(line: Line, part: Loss, words: str, then: int) -> None:
+    trap = line.lose(words, part=part, then=then)
+    async with Worker(line.backend, ROW, poll_interval=POLL):
+        # Nobody has to wait for a lease to run out.
+        handle = await line.client.submit(ROW, "one", 7)
+        assert await handle.result(timeout=LONG / 2) == 81
+        if words == ARRIVAL:
+            # It arrived before it had anything to do; later it arrives no more.
+            assert trap.lost
+        else:
+            assert trap.sprung()
+    assert bodies == {("first", 7): 1, ("second", 8): 1, ("first", 80): 1}
+    steps = await line.client.history("one")
+    assert [(step.attempt, step.outcome) for step in steps] == [(1, "completed")] * 3
+    assert line.count("workers") == 0
+    assert line.count("instances WHERE holder IS NOT NULL") == 0
+
+
+@PARTS
+async def test_a_renewal(line: Line, part: Loss) -> None:
+    trap = line.lose(RENEWAL, part=part, then=3)
+
+    async def hog(x: int) -> int:
+        bodies["hog", x] += 1
+        assert await asyncio.to_thread(trap.sprung, LONG)
+        # Its lease is over by now, unless it was renewed after all.
+        await asyncio.sleep(2 * 0.9)
+        return x
+
+    workflow = Flow("hog").then(hog).build()
+    async with (
+        Worker(line.backend, workflow, lease_ttl="900ms", poll_interval=POLL),
+        Worker(line.backend, workflow, lease_ttl="900ms", poll_interval=POLL),
+    ):
+        handle = await line.client.submit(workflow, "one", 7)
+        assert await handle.result(timeout=LONG) == 7
+    assert bodies == {("hog", 7): 1}
+
+
+@PARTS
+async def test_a_cancel_of_a_running_body(line: Line, part: Loss) -> None:
+    begun, cut = asyncio.Event(), asyncio.Event()
+
+    async def endless(x: int) -> int:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut.set()
+        return x
+
+    workflow = Flow("endless").then(endless).build()
+    async with Worker(line.backend, workflow, poll_interval=POLL), asyncio.timeout(LONG):
+        handle = await line.client.submit(workflow, "one", 7)
+        await begun.wait()
+        trap = line.lose("asked", CHANGE, part=part)
+        await line.client.cancel("one", reason="enough")
+        await cut.wait()
+        with pytest.raises(WorkflowCancelled):
+            await handle.result()
+    assert trap.sprung()
+    assert (await line.client.status("one")).reason == "enough"
