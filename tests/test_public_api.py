@@ -114,7 +114,8 @@ CLIENT = {
     "__init__": "(backend, conflict_policy='fail')",
     "from_url": "(url=None, conflict_policy='fail')",
     "with_conflict_policy": "(conflict_policy)",
-    "submit": "(workflow, instance_id=None, input=None, *, conflict_policy=None, start_at=None, connection=None)",
+    "submit": "(workflow, instance_id=None, input=None, *, conflict_policy=None, start_at=None, "
+    "connection=None)",
     "submit_many": "(workflow, items, *, conflict_policy=None, start_at=None)",
     "status": "(instance_id)",
     "result": "(instance_id, timeout=None)",

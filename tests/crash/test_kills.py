@@ -29,6 +29,7 @@ async def test_four_workers_and_forty_kills(ground: Ground) -> None:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("ground", ["sqlite"], indirect=True)
 async def test_two_workers_and_a_hundred_instances(ground: Ground) -> None:
     begin = time.monotonic()
     tally = await storm(ground, Weather(workers=2, kills=20, calm=(0.4, 1.4), concurrency=2))

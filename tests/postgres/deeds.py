@@ -143,7 +143,7 @@ async def _many_at_once(stops: Stops) -> None:
 
 
 def prepare(url: str, log: Path) -> None:
-    """Long ago: two instances ended, one was taken by a worker that died, one waits for an event."""
+    """Long ago two instances ended, one was taken by a worker that died, one began to wait."""
 
     async def main() -> None:
         clock = VirtualClock(START)

@@ -42,8 +42,8 @@ class Picture:
     def during_a_claim(self) -> Picture:
         """As it may be when a claim has only looked around: who looks, and what is due, is open.
 
-        A claim that finds nothing looks for what it did not know of, in a transaction of its own, and
-        is made again.
+        A claim that finds nothing looks for what it did not know of, in a transaction of its own,
+        and is made again.
         """
 
         def blurred(row: Row) -> Row:

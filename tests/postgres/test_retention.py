@@ -42,7 +42,9 @@ class Schema:
 
     def age(self, table: str, column: str, days: float, where: str = "true") -> None:
         """Make rows older."""
-        self.execute(f"UPDATE {table} SET {column} = {column} - {int(days * DAY * 1e6)} WHERE {where}")
+        self.execute(
+            f"UPDATE {table} SET {column} = {column} - {int(days * DAY * 1e6)} WHERE {where}"
+        )
 
     def count(self, table: str, where: str = "true") -> int:
         """How many rows there are."""

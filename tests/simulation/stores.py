@@ -3,8 +3,8 @@
 `Store` is what the simulator asks of one: the storage contract with the time as an argument. The
 memory store in Rust is one as it is; `Adapted` makes one of any backend written against
 `sayiir.backends.Backend` whose clock can be set. `files` lends stores that are files, and `schemas`
-schemas of a server, each opened by two at once and opened anew again and again, as by processes that
-come and go.
+schemas of a server, each opened by two at once and opened anew again and again, as by processes
+that come and go.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from tests.working import Places
 
@@ -147,12 +147,12 @@ class Shared(Adapted):
         done: Sees a call to its end.
         carry: Whether claims bring along what their holders need; else it is asked for, as it has
             to be where there is more of it than a claim brings.
-        loyal: Whether a holder's checkpoints go the way that its claim went, or by what came in that
-            one's place; else they take turns with these, too.
+        loyal: Whether a holder's checkpoints go the way that its claim went, or by what came in
+            that one's place; else they take turns with these, too.
     """
 
-    LIFE = 40
-    """After so many calls whoever is next closes it and opens it anew."""
+    LIFE: ClassVar = {"sqlite": 40, "postgres": 150}
+    """After so many calls whoever is next closes it and opens it anew; a server is slow at that."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class Shared(Adapted):
     def _backend(self) -> Backend:
         self._opened, self._next = self._next, self._opened
         self._calls += 1
-        if self._calls % self.LIFE == 0:
+        if self._calls % self.LIFE[self._places.kind] == 0:
             gone = self._opened
             self._done(gone.close())
             self._opened = self._places.again(self._next)
