@@ -657,6 +657,13 @@ impl Desk {
                     }
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
+                // What somebody keeps locked is not waited for on a connection that others share.
+                Err(failure)
+                    if failure.trouble == Trouble::Locked
+                        && Instant::now() + LOCKED_PAUSE < work.deadline =>
+                {
+                    tokio::time::sleep(LOCKED_PAUSE).await;
+                }
                 Err(failure) => break Err(failure.error()),
             }
         };

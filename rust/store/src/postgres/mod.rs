@@ -194,14 +194,22 @@ impl PostgresStore {
     }
 
     /// Does something over a connection of its own, on the caller's thread.
-    fn apart<T>(&self, body: impl AsyncFnOnce(&Rc<Place>) -> Tried<T>) -> StoreResult<T> {
+    fn apart<T>(&self, body: impl AsyncFn(&Rc<Place>) -> Tried<T>) -> StoreResult<T> {
         self.check()?;
         let done = block_on(async {
             let (place, _) = read_place(&self.url, &self.settings, &Arc::default())
                 .map_err(StoreError::Unavailable)?;
-            body(&Rc::new(place))
-                .await
-                .map_err(|failure| failure.error())
+            let place = Rc::new(place);
+            let deadline = std::time::Instant::now() + self.settings.timeout();
+            loop {
+                match body(&place).await {
+                    // Somebody keeps a table locked, for as long as that takes.
+                    Err(failure)
+                        if failure.trouble == trouble::Trouble::Locked
+                            && std::time::Instant::now() < deadline => {}
+                    done => break done.map_err(|failure| failure.error()),
+                }
+            }
         });
         done.unwrap_or_else(|error| {
             Err(StoreError::Unavailable(format!(
@@ -296,14 +304,18 @@ impl Storage for PostgresStore {
 
 impl Drop for PostgresStore {
     fn drop(&mut self) {
+        // Whoever drops it may hold the interpreter's lock, and the thread may be waiting for a server:
+        // it ends by itself.
         if self.check().is_ok() {
-            self.close();
+            self.shared.reader.close();
+            self.shared.writer.close();
         } else if let Some(thread) = self
             .thread
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
         {
+            // In a forked child there is no such thread.
             std::mem::forget(thread);
         }
     }
