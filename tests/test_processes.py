@@ -36,12 +36,15 @@ async def failure(backend: Backend, workflow: Workflow[Any, Any], value: Any = N
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of this number exists, a dead one that nobody reaped not counted."""
+    """Whether a process of this number exists, a dead one not counted.
+
+    One that nobody reaped yet is `Z`; one that another thread is reaping at this moment is `X`.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def pids(folder: Path) -> list[int]:
