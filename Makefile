@@ -61,7 +61,7 @@ soak: $(VENV)/.dev ## the long tests with fresh seeds, for SOAK_SECONDS (1800)
 
 clean: ## remove what these targets made (never a CARGO_TARGET_DIR outside)
 	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
-	find python tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find python tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("sayiir needs Python 3.11 or \

@@ -427,7 +427,7 @@ def test_importing_sayiir_loads_nothing_optional() -> None:
         check=True,
     ).stdout.split()
     assert "sayiir._core" in loaded
-    optional = {"click", "hypothesis", "msgspec", "pydantic", "psycopg", "pytest", "rich"}
+    optional = {"click", "fastapi", "msgspec", "pydantic", "psycopg", "pytest", "rich"}
     assert optional.isdisjoint(loaded)
 
 
