@@ -83,6 +83,7 @@ class PythonBackend(Books):
             if policy == "terminate_existing":
                 self._hub.tell("news", new.instance_id)
             self._hub.tell("work", new.instance_id)
+        self._tell()
         return found
 
     async def claim(self, claimant: Claimant, limit: int) -> Sequence[Claim]:
@@ -120,6 +121,11 @@ class PythonBackend(Books):
             lease.expires_at = max(lease.expires_at, now + lease_ttl)
             return [one.instance_id for one in lease.held if one.pending is not None]
 
+    def _tell(self) -> None:
+        """Tell of instances that a call for another one had to do with: items and parents."""
+        for hint in self._families.told():
+            self._hub.tell(*hint)
+
     async def release(self, worker_id: str) -> int:
         now = self._clock()
         with self._lock:
@@ -133,6 +139,7 @@ class PythonBackend(Books):
             self._hub.tell("work", "")
         for instance_id in ended:
             self._hub.tell("ended", instance_id)
+        self._tell()
         return len(held)
 
     async def give_back(self, instance_id: str, fence: int) -> bool:
@@ -145,6 +152,7 @@ class PythonBackend(Books):
             self._let_go(one, now)
             ended = one.status in ENDED
         self._hub.tell("ended" if ended else "work", instance_id)
+        self._tell()
         return True
 
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Reply]:
@@ -167,6 +175,7 @@ class PythonBackend(Books):
                     hints.append(("work", one.instance_id))
         for hint in hints:
             self._hub.tell(*hint)
+        self._tell()
         return replies
 
     async def news(self, instance_id: str, fence: int, names: Sequence[str]) -> News:
@@ -230,6 +239,7 @@ class PythonBackend(Books):
                     self._stop(one, asked, now)
             status = one.status
         self._hub.tell("ended" if status in ENDED else "news", instance_id)
+        self._tell()
         return status
 
     async def unpause(self, instance_id: str) -> str:
@@ -248,15 +258,21 @@ class PythonBackend(Books):
         self._hub.tell("work", instance_id)
         return status
 
-    async def delete(self, instance_id: str, force: bool) -> None:
+    async def items(self, instance_id: str, group: int) -> Sequence[tuple[str, bytes | None]]:
         with self._lock:
-            self._expire(self._clock())
+            return self._families.ends(self._find(instance_id), group)
+
+    async def delete(self, instance_id: str, force: bool) -> None:
+        now = self._clock()
+        with self._lock:
+            self._expire(now)
             one = self._find(instance_id)
             if one.status not in ENDED and not force:
                 raise _invalid(one, "delete", "cancel it first, or delete it with force=True")
-            self._erase(one)
+            self._erase(one, now)
         self._hub.tell("news", instance_id)
         self._hub.tell("ended", instance_id)
+        self._tell()
 
     async def get(self, instance_id: str) -> InstanceRow:
         with self._lock:

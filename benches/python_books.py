@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
+from benches.python_family import Families
 from benches.python_index import EventBox, Index
 from benches.python_record import PARKED, Asked, Instance, Lease
 from sayiir._core import AGEING_SECONDS, Claim, Claimant, Commit, Program
@@ -55,6 +56,7 @@ class Books:
         self._orphans: dict[str, EventBox] = {}
         self._orphans_by_age: deque[tuple[float, str, EventBox, int]] = deque()
         self._ended: deque[tuple[float, Instance]] = deque()
+        self._families = Families(self._add, self._stop, self._place, self._erase)
 
     def _find(self, instance_id: str) -> Instance:
         one = self._instances.get(instance_id)
@@ -89,29 +91,52 @@ class Books:
         return one.row()
 
     def _create(self, new: NewInstance, now: float) -> None:
-        former = self._instances.get(new.instance_id)
+        program = new.program
+        self._add(
+            new.instance_id,
+            program.name,
+            program.definition_hash,
+            new.input,
+            program.entry,
+            now,
+            new.start_at,
+        )
+
+    def _add(
+        self,
+        instance_id: str,
+        workflow: str,
+        definition_hash: str,
+        payload: bytes,
+        entry: tuple[list[str], int],
+        now: float,
+        start_at: float | None = None,
+    ) -> Instance:
+        """Make an instance in the place of whatever has its id."""
+        former = self._instances.get(instance_id)
         if former is not None:
-            self._erase(former)
-        tags, priority = new.program.entry
-        self._names[new.program.definition_hash] = new.program.name
+            self._erase(former, now)
+        tags, priority = entry
+        self._names[definition_hash] = workflow
         self._last_number += 1
         one = Instance(
-            new.instance_id,
-            new.program.name,
-            new.program.definition_hash,
-            new.input,
+            instance_id,
+            workflow,
+            definition_hash,
+            payload,
             tuple(tags),
             priority,
             self._last_number,
             now,
             now,
         )
-        if new.start_at is not None and new.start_at > now:
-            one.start_at = one.wake_at = new.start_at
+        if start_at is not None and start_at > now:
+            one.start_at = one.wake_at = start_at
             one.status = "waiting"
-        one.events = self._orphans.pop(new.instance_id, None)
+        one.events = self._orphans.pop(instance_id, None)
         self._instances[one.instance_id] = self._by_number[one.number] = one
         self._place(one, now)
+        return one
 
     def _groups(self, claimant: Claimant) -> list[Index[Instance]]:
         tags = claimant.tags
@@ -176,6 +201,9 @@ class Books:
         needs = commit.needs
         if needs is not None:
             one.tags, one.priority = tuple(needs[0]), needs[1]
+        batch, over = commit.batch, commit.over
+        if batch is not None or over is None or over:
+            self._families.change(one, batch, over, now)
         pending = one.pending
         if intended == "completed" or intended == "failed":
             self._finish(one, intended, commit.result, now)
@@ -255,11 +283,13 @@ class Books:
         one.unpark()
         one.cells = {}
         one.events = None
-        if self._keep_completed is not None:
+        self._families.finished(one, now)
+        if self._keep_completed is not None and one.kin is None:
             self._ended.append((now + self._keep_completed, one))
         self._forget_old(now)
 
-    def _erase(self, one: Instance) -> None:
+    def _erase(self, one: Instance, now: float) -> None:
+        self._families.leave(one, now)
         self._unplace(one)
         self._drop_lease(one)
         del self._instances[one.instance_id], self._by_number[one.number]
@@ -268,7 +298,7 @@ class Books:
         while self._ended and self._ended[0][0] <= now:
             one = self._ended.popleft()[1]
             if self._by_number.get(one.number) is one:
-                self._erase(one)
+                self._erase(one, now)
         while self._orphans_by_age and self._orphans_by_age[0][0] <= now:
             _, instance_id, box, seq = self._orphans_by_age.popleft()
             if self._orphans.get(instance_id) is box:

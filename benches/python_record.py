@@ -13,7 +13,7 @@ from benches.python_index import Entry, EventBox
 from sayiir._core import Claim
 from sayiir.backends import HistoryRow, InstanceRow
 
-__all__ = ["ENDED", "PARKED", "Asked", "Instance", "Lease"]
+__all__ = ["ENDED", "PARKED", "Asked", "Instance", "Kin", "Lease"]
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 PARKED = frozenset({"waiting", "awaiting_signal"})
@@ -39,6 +39,15 @@ class Asked:
     pending: bool = True
     resume: str = "in_progress"
     """For a pause in effect: the status to go back to."""
+
+
+@dataclass(slots=True)
+class Kin:
+    """Which item of which parent an instance is."""
+
+    parent: Instance
+    group: int
+    index: int
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +84,8 @@ class Instance:
     events: EventBox | None = None
     asked: Asked | None = None
     result: bytes | None = None
+    kin: Kin | None = None
+    """If it is an item of a spread map."""
 
     @property
     def pending(self) -> Asked | None:

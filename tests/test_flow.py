@@ -746,3 +746,13 @@ class TestLoopResult:
             EventTimeout("e").name = "x"  # type: ignore[misc]
         with pytest.raises(AttributeError):
             MapError(0, "E", "", "m[0]").index = 1  # type: ignore[misc]
+
+
+def test_an_open_builder_says_how_to_end_it() -> None:
+    fork: Any = Flow("t").fork().branch(abs).branch(str)
+    with pytest.raises(AttributeError, match=r"flow 't': .*\.build .*fork 'fork' with \.join\(…\)"):
+        fork.build()
+    route: Any = Flow("t").route(str, keys=["a"]).branch("a", str)
+    with pytest.raises(AttributeError, match=r"\.then .*route 'route' with \.done\(\)"):
+        route.then(str)
+    assert not hasattr(fork, "__length_hint__")

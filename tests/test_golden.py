@@ -7,11 +7,14 @@ alone: what they mean is checked by `rust/core/tests/golden`, that they are what
 checked here.
 """
 
+import asyncio
 import hashlib
 import re
+import sqlite3
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,10 +24,17 @@ from uuid import UUID
 import pytest
 from tests.golden import layout
 from tests.golden.cases import CASES
-from tests.golden.flows import FLOWS
+from tests.golden.flows import FLOWS, ITEMS
 from tests.golden.write import HERE, entry, manifests, write
 
-from sayiir import DecodeError, EventTimeout, LoopResult, MapError, SnapshotFormatError
+from sayiir import (
+    DecodeError,
+    EventTimeout,
+    LoopResult,
+    MapError,
+    SnapshotFormatError,
+    SqliteBackend,
+)
 from sayiir._core import (
     Claim,
     Claimant,
@@ -37,14 +47,25 @@ from sayiir._core import (
     encode_payload,
     encode_value,
 )
+from sayiir.testing import HandWorker, new_instance
 
+TREES = "SELECT hash, tree FROM definitions"
 PAGE = HERE.parent.parent / "docs" / "format.md"
 FILES = [
     (folder / name, about)
     for folder, manifest in manifests().items()
     for name, about in manifest["files"].items()
 ]
-KINDS = {1: "value", 2: "named", 3: "list", 4: "branch", 5: "error", 6: "cell", 7: "definition"}
+KINDS = {
+    1: "value",
+    2: "named",
+    3: "list",
+    4: "branch",
+    5: "error",
+    6: "cell",
+    7: "definition",
+    9: "items",
+}
 
 
 def file_id(parameter: object) -> str | None:
@@ -98,7 +119,7 @@ def test_the_header_is_frozen_byte_by_byte(path: Path, about: dict[str, Any]) ->
 
 @each_file
 def test_a_file_means_what_it_meant(path: Path, about: dict[str, Any]) -> None:
-    if about["kind"] in (layout.CELL, layout.DEFINITION):
+    if about["kind"] in (layout.CELL, layout.DEFINITION, layout.ITEMS):
         with pytest.raises(DecodeError, match=f"kind {about['kind']}, codec 0"):
             decode_payload(path.read_bytes())
         return
@@ -131,6 +152,41 @@ def test_the_hash_of_a_flow_is_frozen(name: str) -> None:
         if file in manifest["files"]
     ]
     assert {workflow.definition_hash} == set(frozen) == {layout.fingerprint(workflow)}
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_the_hash_of_what_items_run_is_frozen(name: str) -> None:
+    flow, maps = ITEMS[name]
+    frozen = [
+        manifest["files"][f"{name}.bin"]["definition_hash"]
+        for manifest in manifests().values()
+        if f"{name}.bin" in manifest["files"]
+    ]
+    made = FLOWS[flow].program.items[0]
+    for _ in maps[1:]:
+        made = made.items[0]
+    assert {made.definition_hash} == set(frozen) == {layout.fingerprint(FLOWS[flow], *maps)}
+
+
+def test_a_store_keeps_the_frozen_bytes_of_what_items_run(tmp_path: Path) -> None:
+    workflow = FLOWS["spread-nested"]
+
+    async def main() -> None:
+        backend = SqliteBackend(tmp_path / "store.db")
+        await backend.submit([new_instance(workflow, "i", [[1]])], "fail")
+        worker = HandWorker(backend, [workflow])
+        for _ in range(2):
+            assert len(await worker.claim(10)) == 1
+        await backend.close()
+
+    asyncio.run(main())
+    with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+        trees = {hash_.hex(): tree for hash_, tree in connection.execute(TREES)}
+    case = CASES["items-nested"]
+    assert case.workflow is not None
+    assert trees[case.workflow.definition_hash] == case.write()
+    assert trees[workflow.definition_hash] == CASES["definition-spread-nested"].write()
+    assert len(trees) == 3
 
 
 # What is refused, and how it is said.

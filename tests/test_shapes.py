@@ -39,7 +39,13 @@ EVENTS = 80
 """More of each name than any of these flows waits for."""
 TAGS: list[tuple[str, ...]] = [(), ("gpu",), ("eu",), ()]
 """What four workers offer."""
-PACE = Pace(pauses=(0.0, 0.002, 0.01), timeouts=(0.02,), may_time_out=False, tags=("gpu", "eu"))
+PACE = Pace(
+    pauses=(0.0, 0.002, 0.01),
+    timeouts=(0.02,),
+    may_time_out=False,
+    tags=("gpu", "eu"),
+    reaches_items=False,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,12 @@ class Given:
 
     def failed(self, failure: Failure) -> bool:
         return True
+
+    def items(self, path: str, given: list[Any]) -> Sequence[Given]:
+        return [self] * len(given)
+
+    def cancelled(self) -> bool:
+        return False
 
 
 def cases(first: int) -> Iterator[Case]:

@@ -213,6 +213,11 @@ async def test_a_server_by_url() -> None:
         (f"postgresql://u:{SECRET}@host/db?sslmode=never", "sslmode"),
         (f"postgresql://u:{SECRET}@host/db?unheard_of=1", "unheard_of"),
         (f"postgresql://u:{SECRET}@host:port/db", "port"),
+        (f"postgresql://u:{SECRET}@host/db?connect_timeout=0", "connect_timeout must be"),
+        (f"postgresql://u:{SECRET}@host/db?statement_timeout=0", "statement_timeout must be"),
+        # A password with a '?' in it, or so it seems.
+        (f"postgresql://u:a?timeout={SECRET}@host/db", "'@' behind its '\\?'"),
+        (f"postgresql://u:a?schema={SECRET}@host/db", "'@' behind its '\\?'"),
     ],
 )
 def test_what_a_server_cannot_be_told(url: str, says: str) -> None:

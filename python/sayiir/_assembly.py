@@ -88,16 +88,34 @@ class Assembly:
         node = self._label("child name", workflow.workflow_id if name is None else name)
         self.nodes.append(("child", node, workflow.workflow_id, self._inline(workflow)))
 
-    def add_map(self, step: Step, concurrency: int | None, on_error: str, name: str | None) -> None:
+    def add_map(
+        self,
+        step: Step,
+        concurrency: int | None,
+        on_error: str,
+        name: str | None,
+        spread: bool,
+    ) -> None:
         """One body over every item of a list."""
         self.ready("map()")
         place = f"{self.where}, map"
+        if not isinstance(spread, bool):
+            raise TypeError(f"{place}: spread must be a bool, got {type(spread).__name__}")
+        if spread and concurrency is not None:
+            raise ValueError(
+                f"{place}: concurrency bounds the items that one worker does at once, and with "
+                "spread=True any worker may take them; bound the workers' own concurrency, or give "
+                "the step tags and serve those with the workers you want"
+            )
         if concurrency is not None:
             concurrency = whole_number(f"{place}: concurrency", concurrency, 1, _MAX_CONCURRENCY)
         policy = _choice(OnError, f"{place}: on_error", on_error)
         label = None if name is None else self._label("map name", name)
         label, body = self.chain([step], "map", name=label)
-        self.nodes.append(("map", label, body, concurrency, policy))
+        if spread:
+            self.nodes.append(("spread", label, body, policy))
+        else:
+            self.nodes.append(("map", label, body, concurrency, policy))
 
     def add_loop(
         self, steps: Sequence[Step], max_iterations: int, on_max: str, name: str | None

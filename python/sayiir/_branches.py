@@ -24,6 +24,16 @@ Out_co = TypeVar("Out_co", covariant=True)
 B = TypeVar("B")
 
 
+def _missing(assembly: Assembly, name: str, what: str, end: str) -> AttributeError:
+    """The error for a method that a builder does not have, maybe because it is a flow's."""
+    if name.startswith("_"):
+        return AttributeError(name)
+    return AttributeError(
+        f"{assembly.where}: there is no .{name} on an open builder; end {what} with {end} first, "
+        "which gives the flow back"
+    )
+
+
 class ForkBuilder(Generic[In, Out_co]):
     """Branches that run at the same time. Begun by `Flow.fork`, ended by `join`.
 
@@ -99,6 +109,11 @@ class ForkBuilder(Generic[In, Out_co]):
         self._assembly.add_fork(self._name, self._branches, fn, name)
         self._flow = None
         return flow
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise _missing(self._assembly, name, f"fork {self._name!r}", ".join(…)")
 
     def _open(self) -> Flow[In, Out_co]:
         if self._flow is None:
@@ -240,6 +255,11 @@ class RouteBuilder(Generic[In, Out_co]):
         self._assembly.add_route(self._name, self._key, self._arms, self._default)
         self._flow = None
         return cast("Flow[In, dict[str, Any]]", flow)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise _missing(self._assembly, name, f"route {self._name!r}", ".done()")
 
     def _chain(self, steps: tuple[Step, ...], what: str, name: str | None) -> Block:
         place = f"{what} of route {self._name!r}"

@@ -22,6 +22,7 @@ _SHAPES = {
     "task": ('["', '"]'),
     "fork": ('{{"', '"}}'),
     "map": ('{{"', '"}}'),
+    "spread": ('{{"', '"}}'),
     "route": ('{"', '"}'),
     "loop": ('{{"', '"}}'),
     "delay": ('(["', '"])'),
@@ -85,7 +86,7 @@ class _Drawing:
         if kind == "route":
             arms = list(node[3]) + ([("otherwise", node[4])] if node[4] is not None else [])
             return [tail for key, body in arms for tail in self.block(body, [(ident, key)])]
-        if kind == "map":
+        if kind in ("map", "spread"):
             return self.block(node[2], [(ident, "each item")])
         if kind == "loop":
             tails = self.block(node[2], [(ident, None)])
@@ -103,6 +104,8 @@ def _label(node: Node) -> str:
         return f"{name}: {node[2]:g} s"
     if kind == "wait":
         return f"event {node[2]}"
+    if kind == "spread":
+        return f"map {name}, spread"
     if kind in ("map", "loop", "child") and name != kind:
         return f"{kind} {name}"
     return str(name)

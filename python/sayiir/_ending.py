@@ -117,9 +117,10 @@ class Endings:
                             timer.cancel()
                     else:
                         assert row is not None
+                        waits = f" for event {row.signal_name!r}" if row.signal_name else ""
                         raise TimeoutError(
                             f"instance {instance_id!r} of workflow {row.workflow_id!r} has not "
-                            f"ended within {limit:g} s: it is {row.status} and goes on; "
+                            f"ended within {limit:g} s: it is {row.status}{waits} and goes on; "
                             "ask for its result again, or cancel it"
                         )
                 finally:

@@ -53,6 +53,7 @@ class MapOptions(TypedDict, total=False):
     concurrency: int | None
     on_error: Literal["fail", OnError.FAIL]
     name: str | None
+    spread: bool
 
 
 class CollectOptions(TypedDict, total=False):
@@ -61,6 +62,7 @@ class CollectOptions(TypedDict, total=False):
     concurrency: int | None
     on_error: Required[Literal["collect", OnError.COLLECT]]
     name: str | None
+    spread: bool
 
 
 class LoopOptions(TypedDict, total=False):
@@ -195,6 +197,7 @@ class Flow(Generic[In, Out_co]):
         concurrency: int | None = None,
         on_error: OnErrorLike = "fail",
         name: str | None = None,
+        spread: bool = False,
     ) -> Flow[Any, Any]:
         """Run a step for each item of the list the previous step returned.
 
@@ -206,15 +209,26 @@ class Flow(Generic[In, Out_co]):
             on_error: `"fail"` fails the instance; `"collect"` puts a `MapError` in the place of
                 the failed item's output.
             name: The node's name; otherwise the step's.
+            spread: Make each item an instance of its own, which any worker that has this workflow
+                may take, while this instance waits and costs nothing. For items that are heavy or
+                many; see the notes below.
 
         Raises:
             TypeError: An argument is of the wrong kind.
-            ValueError: `concurrency` is below 1, or `on_error` is another word.
+            ValueError: `concurrency` is below 1, `on_error` is another word, or `concurrency` is
+                given with `spread`.
+
+        With `spread` the items are made in batches of up to 1,000, at most 100,000 of them. Their
+        ids begin with this instance's id and `~`. They are cancelled when nobody awaits them any
+        more (the map failed, the instance was cancelled, terminated or deleted), and removed with
+        the instance. A pause of the instance does not reach items that exist already.
 
         >>> [n.id for n in Flow("sizes").map(len, concurrency=8).build().iter_nodes()]
         ['len', 'len[]']
+        >>> Flow("sizes").map(len, spread=True).build().iter_nodes()[0].kind
+        'spread'
         """
-        self._assembly.add_map(step, concurrency, on_error, name)
+        self._assembly.add_map(step, concurrency, on_error, name, spread)
         return self
 
     def route(

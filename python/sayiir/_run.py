@@ -317,6 +317,14 @@ async def _drive(
         lease_ttl=PRIVATE_LEASE_TTL if private else LEASE_TTL,
         width=WIDTH,
     )
+    items = None
+    if workflow.program.items:
+        items = Claimant(
+            claimant.worker_id,
+            workflow.program.items,
+            lease_ttl=claimant.lease_ttl,
+            width=WIDTH,
+        )
     native = backend if isinstance(backend, InMemoryBackend) else None
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
@@ -325,10 +333,10 @@ async def _drive(
 
     def hear(kind: str, about: str) -> None:
         # Nobody's id: another process did something, maybe to this instance.
-        if about in ("", instance_id):
+        if about in ("", instance_id) or about.startswith(instance_id + "~"):
             loop.call_soon_threadsafe(changed.set)
             if kind == "news":
-                loop.call_soon_threadsafe(runner.news, instance_id)
+                loop.call_soon_threadsafe(runner.news, about or instance_id)
 
     stop_listening = backend.listen(hear)
     stop_leases = None
@@ -343,7 +351,10 @@ async def _drive(
                 drive = await runner.drive(run)
                 error = drive.error
             row = await backend.get(instance_id)
-            pause = _pause(row, backend.now(), through_parks, private)
+            if items is not None and _awaits_items(row):
+                pause = await _do_items(backend, runner, items, instance_id, through_parks)
+            else:
+                pause = _pause(row, backend.now(), through_parks, private)
             if pause is None:
                 return row, error
             try:
@@ -366,6 +377,31 @@ async def _claim(
         return native.store.claim_run_one(claimant, instance_id, native.clock())
     claim = await backend.claim_one(claimant, instance_id)
     return None if claim is None else await take_up(backend, claimant, claim)
+
+
+def _awaits_items(row: InstanceRow) -> bool:
+    """Whether the items of a spread map are all that a parked instance waits for."""
+    return row.status == "waiting" and row.wake_at is None and row.worker_id is None
+
+
+async def _do_items(
+    backend: Backend, runner: Runner, items: Claimant, instance_id: str, through_parks: bool
+) -> float | None:
+    """Do what can be done of items; how long to wait then, `None` when nothing more comes of it."""
+    claims = await backend.claim(items, WIDTH)
+    runs = [await take_up(backend, items, claim) for claim in claims]
+    if claims:
+        await asyncio.gather(*(runner.drive(run) for run in runs if run is not None))
+        return 0.0
+    if not through_parks:
+        # Somebody else may be at them; what only waits is left, as any delay or event is.
+        prefix = instance_id + "~"
+        active = await backend.find(status="in_progress", id_prefix=prefix, limit=1)
+        return POLL if active.rows else None
+    wake = await backend.next_wake()
+    if not isinstance(backend, InMemoryBackend):
+        return POLL
+    return None if wake is None else max(wake - backend.now(), 0.0)
 
 
 def _pause(row: InstanceRow, now: float, through_parks: bool, private: bool) -> float | None:

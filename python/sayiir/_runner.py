@@ -20,14 +20,15 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._codec import describe_error
 from ._context import current
 from ._core import Run, Step, Turn
-from ._errors import EncodeError, RetryAfter
+from ._errors import EncodeError, InstanceNotFoundError, RetryAfter
 from ._invoke import MODE_INLINE, MODE_THREAD, Invoker, RemoteFailure
 from .backends import InMemoryBackend, StorageBackend
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from .backends import Backend
 
 __all__ = ["Drive", "Runner"]
+
+_Answer: TypeAlias = "Step | Turn | int | Callable[[], Awaitable[Step | Turn | int]] | None"
+"""What a further coroutine of an instance goes on from; `None` stands for the news."""
 
 SLICE = 0.0005
 """How long, in seconds, instances may keep the loop to themselves."""
@@ -109,6 +113,11 @@ class Runner:
         if drive is not None:
             drive.attend_soon()
 
+    def tell(self) -> None:
+        """Give the hints about instances that are not driven here, such as items and parents."""
+        if self.native is not None:
+            self.native.tell()
+
     def drain(self) -> None:
         """Start nothing new: every instance is given back when its running steps are done."""
         for drive in list(self.active.values()):
@@ -119,8 +128,8 @@ class Drive:
     """One held instance while it is driven."""
 
     __slots__ = (
-        "_called", "_closing", "_finished", "_helpers", "_loop", "_strands", "_surplus",
-        "_timer", "_timer_at", "error", "run", "runner", "state", "wake_at",
+        "_called", "_closing", "_finished", "_gathering", "_helpers", "_loop", "_related",
+        "_strands", "_surplus", "_timer", "_timer_at", "error", "run", "runner", "state", "wake_at",
     )  # fmt: skip
 
     def __init__(self, runner: Runner, run: Run) -> None:
@@ -139,6 +148,9 @@ class Drive:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._closing: BaseException | None = None
+        self._related = run.related
+        # Groups of items of which is being asked how they ended.
+        self._gathering: set[int] = set()
 
     async def go(self) -> None:
         """Drive it to the end of this lease."""
@@ -302,6 +314,10 @@ class Drive:
                 answer = await self._landed(answer)
                 continue
             turn = answer
+            if self._related:
+                self.runner.tell()
+            if turn.gather:
+                self._gather(turn.gather)
             if turn.abandoned:
                 self._stop(set(turn.abandoned))
             if turn.cancel and turn.state == "held":
@@ -328,6 +344,23 @@ class Drive:
                 self.runner.now(),
             )
         return answer
+
+    def _gather(self, groups: list[int]) -> None:
+        """Find out how the items of these groups ended, unless that is under way."""
+        fresh = [group for group in groups if group not in self._gathering]
+        if fresh:
+            self._gathering.update(fresh)
+            self._spawn(partial(self._gathered, fresh))
+
+    async def _gathered(self, groups: list[int]) -> Step | Turn | int:
+        items, run = self.runner.backend.items, self.run
+        try:
+            ends = [(group, list(await items(run.instance_id, group))) for group in groups]
+        except InstanceNotFoundError:
+            # It was deleted, and the lease with it.
+            return run.attend(self.runner.now(), lost=True)
+        self._gathering.difference_update(groups)
+        return run.gathered(ends, self.runner.now())
 
     async def _landed(self, ticket: int) -> Step | Turn | int:
         """What follows from the reply to a commit that is on its way to the storage thread."""
@@ -377,13 +410,13 @@ class Drive:
             self._called += 1
             self._spawn(None, spare=True)
 
-    def _spawn(self, answer: Step | Turn | int | None, *, spare: bool = False) -> None:
+    def _spawn(self, answer: _Answer, *, spare: bool = False) -> None:
         """Let another coroutine go on from `answer`, from the surplus, or from the news."""
         task = self._loop.create_task(self._helper(answer, spare))
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
 
-    async def _helper(self, answer: Step | Turn | int | None, spare: bool) -> None:
+    async def _helper(self, answer: _Answer, spare: bool) -> None:
         if spare:
             self._called -= 1
             if not self._surplus:
@@ -395,7 +428,11 @@ class Drive:
         strand = Strand(task)
         self._strands.append(strand)
         try:
-            await self._strand(strand, await self._attend() if answer is None else answer)
+            if answer is None:
+                answer = await self._attend()
+            elif callable(answer):
+                answer = await answer()
+            await self._strand(strand, answer)
         except asyncio.CancelledError:
             if not task.cancelling():
                 raise

@@ -146,6 +146,12 @@ def _sqlite(what: str, rest: str) -> Address:
 def _postgres(what: str, rest: str) -> Address:
     """The address behind `postgresql://`: our options apart from the others."""
     location, question, query = rest.partition("?")
+    if "@" in query:
+        # What stands before it would be a part of the password, and no option may quote that.
+        raise ValueError(
+            f"{what} has an '@' behind its '?'; write %3F for a '?' in a user name or a password, "
+            "and %40 for an '@' in an option"
+        )
     theirs: list[str] = []
     options: dict[str, Any] = {}
     for pair in query.split("&") if question else ():

@@ -166,7 +166,7 @@ def _shifted_node(node: Node, offset: int) -> Node:
         return kind, name, node[2] + offset
     if kind == "fork":
         return kind, name, [(branch, shifted(body, offset)) for branch, body in node[2]]
-    if kind in ("map", "loop"):
+    if kind in ("map", "spread", "loop"):
         return kind, name, shifted(node[2], offset), *node[3:]
     if kind == "route":
         arms = [(key, shifted(body, offset)) for key, body in node[3]]

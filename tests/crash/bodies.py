@@ -86,6 +86,8 @@ class Body:
     """So many attempts fail before one does not."""
     mood: Literal["fine", "broken", "picky"] = "fine"
     """Picky ones never take an odd number."""
+    size: int = 0
+    """Of the lists that it makes; 0: now three, now five."""
 
     @property
     def retries(self) -> int:
@@ -112,7 +114,8 @@ class Body:
             case "mark":
                 return value
             case "list":
-                return [{"n": (n + place) % PRIME, "by": by} for place in range(3 + n % 3)]
+                size = self.size or 3 + n % 3
+                return [{"n": (n + place) % PRIME, "by": by} for place in range(size)]
             case "parity":
                 return "odd" if n % 2 else "even"
             case "turn":

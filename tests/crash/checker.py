@@ -28,8 +28,8 @@ from sayiir._codec import decode_payload
 
 from .executions import Attempt, Execution, Fates, executions_of, fates_of
 from .ledger import Record, digest
-from .replay import FINAL, Photograph, Recorded
-from .shapes import Shape
+from .replay import FINAL, Photograph, Recorded, Share
+from .shapes import Oracle, Shape
 
 TERMINAL = ("completed", "failed", "cancelled")
 SHOWN = 40
@@ -87,6 +87,8 @@ class Checker:
     first: Mapping[str, Photograph]
     last: Mapping[str, Photograph]
     tally: Tally = field(default_factory=Tally)
+    items: set[str] = field(default_factory=set)
+    """Those instances that are items of others."""
     breaches: list[str] = field(default_factory=list)
 
     def prove(self) -> Tally:
@@ -107,19 +109,59 @@ class Checker:
             ran = executions.get(instance, [])
             book = Recorded(photograph, ran)
             self._judge_end(book, self.first.get(instance))
-            book.walk(self.shapes[record.detail["shape"]], record.detail["given"])
-            _judge_results(book)
-            _Tenures(book, fates, self.tally).judge()
+            oracle = self.shapes[record.detail["shape"]].oracle
+            self._judge_book(book, oracle, record.detail["given"], executions, fates)
             _judge_events(book, sent.get(instance, {}))
             self.breaches += book.breaches
             self.tally.instances += 1
-        for instance in {*executions, *self.last} - set(submits):
+        for instance in {*executions, *self.last} - set(submits) - self.items:
             self.breaches.append(f"(i) {instance}: nobody submitted it")
         self._count(fates, executions)
         if self.breaches:
             listed = "\n".join(self.breaches[:SHOWN])
             raise BreachError(f"{len(self.breaches)} breaches:\n{listed}")
         return self.tally
+
+    def _judge_book(
+        self,
+        book: Recorded,
+        oracle: Oracle,
+        given: Any,
+        executions: Mapping[str, Sequence[Execution]],
+        fates: Fates,
+    ) -> None:
+        """One instance, and then the items of its spread maps, which are instances like others."""
+        book.walk(oracle, given)
+        _judge_results(book)
+        _Tenures(book, fates, self.tally).judge()
+        for share in book.shares:
+            items = self._items_of(book, share)
+            for index, (item, output) in enumerate(zip(items, share.outputs, strict=False)):
+                own = Recorded(self.last[item], executions.get(item, []))
+                self._judge_end(own, None)
+                self._judge_book(own, share.item, share.given[index], executions, fates)
+                row = own.photograph.row
+                if row.output is None or digest(decode_payload(row.output)) != digest(output):
+                    book.object("iii", f"{share.path}[{index}] is {output!r}, not that of {item}")
+                self.breaches += own.breaches
+
+    def _items_of(self, book: Recorded, share: Share) -> list[str]:
+        """The items of a spread map by their indexes; each was made once.
+
+        No instance of these shapes comes to more than one spread map.
+        """
+        parent = book.photograph.row.instance_id
+        found = {
+            name: int(name[name.rindex("[") + 1 : -1])
+            for name in self.last
+            if name.rpartition("~")[0] == parent
+        }
+        self.items |= found.keys()
+        ordered = sorted(found, key=found.__getitem__)
+        if [found[name] for name in ordered] != list(range(len(share.given))):
+            book.object("i", f"{share.path} has the items {ordered}, not {len(share.given)}")
+            return []
+        return ordered
 
     def _submits(self) -> dict[str, Record]:
         """Each instance with the first attempt to submit it; all of them said the same."""

@@ -20,7 +20,7 @@ from sayiir.backends import HistoryRow, InstanceRow
 from .bodies import Body
 from .executions import Execution
 from .ledger import digest
-from .shapes import Fails, Shape
+from .shapes import Fails, Oracle
 
 FINAL = ("completed", "failed", "elapsed")
 
@@ -37,6 +37,16 @@ class Photograph:
     history: Sequence[HistoryRow]
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One use of a spread map: what its items were given, what they came to, and their oracle."""
+
+    path: str
+    given: list[Any]
+    outputs: list[Any]
+    item: Oracle
+
+
 @dataclass(slots=True)
 class Recorded:
     """A `Replay` of one instance; see the module's opening."""
@@ -46,6 +56,8 @@ class Recorded:
     breaches: list[str] = field(default_factory=list)
     consumed: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     """The events that waits were given, by name, in order."""
+    shares: list[Share] = field(default_factory=list)
+    """Spread maps, of whose items there are records of their own."""
     _rows: dict[str, list[StepRow]] = field(default_factory=lambda: defaultdict(list))
     _ran: dict[str, list[Execution]] = field(default_factory=lambda: defaultdict(list))
     _seen: set[str] = field(default_factory=set)
@@ -110,6 +122,15 @@ class Recorded:
             if output != EventTimeout(row.name):
                 self.object("ii", f"{path} elapsed with {output!r}")
 
+    def shared(self, path: str, given: list[Any], item: Oracle) -> list[Any]:
+        """See `Replay.shared`."""
+        row = self._single(path, "completed")
+        outputs = None if row.output is None else decode_payload(row.output)
+        if not isinstance(outputs, list) or len(outputs) != len(given):
+            raise Stuck(f"{path} has {outputs!r}, and was given {len(given)} items")
+        self.shares.append(Share(path, given, outputs, item))
+        return outputs
+
     def _single(self, path: str, outcome: str) -> StepRow:
         self._seen.add(path)
         rows = self._rows[path]
@@ -121,11 +142,11 @@ class Recorded:
 
     # What the checker asks.
 
-    def walk(self, shape: Shape, given: Any) -> None:
+    def walk(self, oracle: Oracle, given: Any) -> None:
         """Follow the oracle from the input to the end, and compare the end."""
         row = self.photograph.row
         try:
-            expected = shape.oracle(self, given)
+            expected = oracle(self, given)
         except Stuck as stuck:
             self.object("iii", f"it is {row.status}, and {stuck}")
             return

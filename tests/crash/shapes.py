@@ -43,6 +43,9 @@ class Replay(Protocol):
     def elapsed(self, path: str) -> None:
         """The time of a delay or of a wait was over."""
 
+    def shared(self, path: str, given: list[Any], item: Oracle) -> list[Any]:
+        """The recorded outputs of a spread map whose items were given this, with their oracle."""
+
 
 Oracle = Callable[[Replay, Any], Any]
 
@@ -140,6 +143,48 @@ def map_(replay: Replay, value: Any) -> Any:
             replay.fell(M6, path, item)
             collected.append(MapError(at, Broken.__name__, "m6 is broken", path))
     return replay.ran(M7, "m7", collected)
+
+
+# A spread map, whose items any worker may take, and a map of such maps.
+
+S1 = Body("s1", act="list", size=20)
+S2, S3, S4, S6, S7 = bodies("s2", "s3", "s4", "s6", "s7")
+S5 = Body("s5", act="list", calling="thread")
+PART = then(Flow("part"), S2, S3).build()
+LOT = then(then(Flow("lot"), S5).map(S6.task(), spread=True, name="inner"), S7).build()
+
+
+def build_spread() -> Whole:
+    flow = then(Flow("spread"), S1).map(PART, spread=True, name="parts")
+    whole: Whole = then(flow, S4).build()
+    return whole
+
+
+def part(replay: Replay, value: Any) -> Any:
+    return chain(replay, (S2, S3), value)
+
+
+def spread(replay: Replay, value: Any) -> Any:
+    items = replay.ran(S1, "s1", value)
+    return replay.ran(S4, "s4", replay.shared("parts", items, part))
+
+
+def build_lots() -> Whole:
+    whole: Whole = then(Flow("lots"), M1).map(LOT, spread=True, name="lots").build()
+    return whole
+
+
+def single(replay: Replay, value: Any) -> Any:
+    return replay.ran(S6, "s6", value)
+
+
+def lot(replay: Replay, value: Any) -> Any:
+    items = replay.ran(S5, "s5", value)
+    return replay.ran(S7, "s7", replay.shared("inner", items, single))
+
+
+def lots(replay: Replay, value: Any) -> Any:
+    return replay.shared("lots", replay.ran(M1, "m1", value), lot)
 
 
 # A route, with a workflow in one arm and the default for the other.
@@ -328,6 +373,8 @@ SHAPES: dict[str, Shape] = {
         Shape(then(Flow("row"), *ROW).build(), row),
         Shape(build_fork(), fork),
         Shape(build_map(), map_),
+        Shape(build_spread(), spread),
+        Shape(build_lots(), lots),
         Shape(build_route(), route),
         Shape(build_loop(), loop),
         Shape(build_delay(), delay),

@@ -356,3 +356,78 @@ def test_an_end_without_a_beginning_is_no_ledger(tmp_path: Path) -> None:
     ledger.close()
     with pytest.raises(ValueError, match="had not begun"):
         Checker(read(tmp_path), SHAPES, {}, {}).prove()
+
+
+# Items of a spread map, which are instances of their own.
+
+C = Body("c", act="list", size=2)
+
+
+def shared(replay: Replay, value: Any) -> Any:
+    return replay.shared("each", replay.ran(C, "c", value), lambda item, x: item.ran(A, "a", x))
+
+
+SPREAD = then(Flow("shared"), C).map(A.task(), name="each", spread=True).build()
+
+
+def family(changed: str = "") -> dict[str, Forger]:
+    """A parent and its two items, where all is well but for one thing."""
+    parent = Forger()
+    parent.note("w1", "hello", instance="", detail="w1")
+    parent.note("c", "submit", detail={"shape": "shared", "given": GIVEN})
+    parent.note("c", "ack")
+    given = parent.run(C, "c", GIVEN, "w1", 1)
+    parent.record("c", given)
+    made, outputs = {"i": parent}, []
+    for index, item in enumerate(given):
+        name = f"i~1.3[{index}]"
+        own = Forger(clock=parent.clock)
+        own.row = replace(own.row, instance_id=name)
+        taken = given[0] if changed == "another input" else item
+        for kind, value in (("start", taken), ("end", A.answer(taken, 1, "w1.0"))):
+            own.note("w1", kind, instance=name, path="a", attempt=1, fence=1, digest=digest(value))
+        output = A.answer(taken, 1, "w1.0")
+        own.record("a", output)
+        own.finish(output)
+        parent.clock = own.clock
+        outputs.append(output)
+        if not (index == 1 and changed == "one is missing"):
+            made[name] = own
+    if changed == "one is doubled":
+        twin = made["i~1.3[1]"]
+        twin.row = replace(twin.row, instance_id="i~2.3[1]")
+        made |= {"i~2.3[1]": twin, "i~1.3[1]": family()["i~1.3[1]"]}
+    if changed == "outputs are swapped":
+        outputs.reverse()
+    if changed == "one never ended":
+        made["i~1.3[0]"].row = replace(made["i~1.3[0]"].row, status="waiting")
+    parent.record("each", outputs)
+    parent.finish(outputs)
+    return made
+
+
+def check_family(made: dict[str, Forger]) -> Tally:
+    records = [record for forger in made.values() for record in forger.records]
+    last = {name: Photograph(one.row, tuple(one.history)) for name, one in made.items()}
+    shapes = {"shared": Shape(SPREAD, shared)}
+    return Checker(sorted(records, key=lambda one: one.at), shapes, {}, last).prove()
+
+
+def test_a_family_that_is_right_passes() -> None:
+    tally = check_family(family())
+    assert (tally.instances, tally.bodies, tally.repeated) == (1, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ("one is missing", r"\(i\) i: each has the items"),
+        ("one is doubled", r"\(i\) i: each has the items"),
+        ("another input", r"\(iii\) i~1.3\[1\]: .* was given something else"),
+        ("outputs are swapped", r"\(iii\) i: each\[0\] is"),
+        ("one never ended", r"\(i\) i~1.3\[0\]: it never ended"),
+    ],
+)
+def test_each_breach_of_a_family_is_seen(changed: str, says: str) -> None:
+    with pytest.raises(BreachError, match=says):
+        check_family(family(changed))

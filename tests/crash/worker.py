@@ -19,7 +19,7 @@ from typing import Any, Self
 from sayiir import Worker, Workflow, connect
 
 from .bodies import Stage, set_stage
-from .burst import BURST
+from .burst import BURST, SHARED
 from .hogs import HOGS
 from .ledger import Ledger
 from .program import Settings, say
@@ -28,7 +28,7 @@ from .shapes import SHAPES
 REPERTOIRES: dict[str, list[Workflow[Any, Any]]] = {
     "shapes": [shape.workflow for shape in SHAPES.values()],
     "hogs": list(HOGS.values()),
-    "burst": [BURST],
+    "burst": [BURST, SHARED],
 }
 
 

@@ -15,10 +15,10 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sayiir import EventTimeout, LoopResult, MapError, Workflow
-from sayiir._core import encode_payload
+from sayiir._core import Program, encode_payload
 
 from . import layout
-from .flows import FLOWS
+from .flows import FLOWS, ITEMS
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Case:
     write: Callable[[], bytes]
     means: Any = None
     """The value, for what is one; the fields, for an error record."""
-    workflow: Workflow[Any, Any] | None = None
-    """For a definition."""
+    workflow: Workflow[Any, Any] | Program | None = None
+    """For a definition, also that of items."""
 
 
 NAN_WITH_A_PAYLOAD = struct.unpack(">d", bytes.fromhex("7ff80000000000ff"))[0]
@@ -262,6 +262,10 @@ CELLS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "awaiting": ("without a limit", (FIRST, layout.AWAITING, 0, layout.step(5))),
     "awaiting-until": ("with one", (FIRST, layout.awaiting_until(NOON_US), 0, layout.step(5))),
     "joining": ("parked on 100,000 strands", (FIRST, layout.joining(1, 100_000), 0, layout.INPUT)),
+    "spread": (
+        "at a spread map, with two batches of ten made",
+        (FIRST, layout.spread(7, 2_000, 10_000), 0, layout.step(3)),
+    ),
     "done": ("ended, after every frame", ([], layout.DONE, 0, layout.step(127))),
     "failed": ("ended by the failure in row 128", (FIRST, layout.failed(128), 0, layout.INPUT)),
     "ref-inner": ("in a LoopResult", (FIRST, layout.READY, 0, layout.inner(layout.step(1)))),
@@ -290,8 +294,22 @@ def definitions() -> Iterator[Case]:
         )
 
 
+def items() -> Iterator[Case]:
+    for name, (flow, maps) in ITEMS.items():
+        workflow = FLOWS[flow]
+        [made] = workflow.program.items
+        for _ in maps[1:]:
+            [made] = made.items
+        yield Case(
+            name,
+            f"what the items of a spread map of {workflow.workflow_id!r} run",
+            partial(layout.items, workflow, *maps),
+            workflow=made,
+        )
+
+
 CASES = {
     case.name: case
-    for group in (values, composites, errors, cells, definitions)
+    for group in (values, composites, errors, cells, definitions, items)
     for case in group()
 }

@@ -35,6 +35,9 @@ TUNED = named(
     tags=["gpu", "eu", "größe"],
     priority=1,
 )
+INSIDE = f"each/{'µ' * 120}"
+"""Too long a name to be a part of another one."""
+LOT: Workflow[Any, Any] = Flow("lot").map(TUNED, spread=True, name=INSIDE).build()
 NESTED: Workflow[Any, Any] = (
     Flow("nested")
     .route(KEY, keys=["left/right", "50%"], name="which way?")
@@ -77,6 +80,13 @@ FLOWS: dict[str, Workflow[Any, Any]] = {
         .build()
     ),
     "child": Flow("parent").then_flow(INNER, name="first").then_flow(INNER).build(),
+    "spread": (
+        Flow("spread out")
+        .then(STEP)
+        .map(INNER, spread=True, on_error="collect", name="each")
+        .build()
+    ),
+    "spread-nested": Flow("spread twice").map(LOT, spread=True, name="lots").build(),
     "everything": (
         Flow("alles 🎉")
         .then(TUNED)
@@ -92,3 +102,9 @@ FLOWS: dict[str, Workflow[Any, Any]] = {
         .build()
     ),
 }
+
+ITEMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "items": ("spread", ("each",)),
+    "items-nested": ("spread-nested", ("lots", INSIDE)),
+}
+"""Names of what the items of spread maps run, each with its flow and the maps that lead to it."""

@@ -16,6 +16,7 @@ from sayiir import Workflow
 MAGIC = b"SYRS"
 VERSION = 1
 VALUE, NAMED, LIST, BRANCH, ERROR, CELL, DEFINITION = range(1, 8)
+ITEMS = 9
 NO_CODEC, MSGPACK = 0, 1
 
 NODE_KINDS = {
@@ -28,6 +29,7 @@ NODE_KINDS = {
     "delay_until": 7,
     "wait": 8,
     "child": 9,
+    "spread": 10,
 }
 RULES = {"fail": 0, "collect": 1, "exit_with_last": 1, "continue": 1}
 
@@ -144,6 +146,10 @@ def failed(row: int) -> bytes:
     return b"\x07" + uint(row)
 
 
+def spread(group: int, made: int, count: int) -> bytes:
+    return b"\x08" + uint(group) + uint(made) + uint(count)
+
+
 def cell(frames: Sequence[tuple[int, int, int]], phase: bytes, attempt: int, value: bytes) -> bytes:
     levels = [uint(at) + uint(extra) + uint(key) for at, extra, key in frames]
     return sealed(CELL, NO_CODEC, counted(levels) + phase + uint(attempt) + value)
@@ -153,9 +159,33 @@ def cell(frames: Sequence[tuple[int, int, int]], phase: bytes, attempt: int, val
 
 
 def definition(workflow: Workflow[Any, Any]) -> bytes:
-    body = framed(text(workflow.workflow_id))
-    body += counted([framed(_task(task)) for task in workflow.tasks])
-    return sealed(DEFINITION, NO_CODEC, body + _block(workflow.inlined(0)))
+    return _definition(DEFINITION, workflow.workflow_id, workflow, workflow.inlined(0))
+
+
+def items(workflow: Workflow[Any, Any], *maps: str) -> bytes:
+    """What the items run of a spread map of this name in the root block, and of one in its body."""
+    return _definition(ITEMS, *_items(workflow, maps))
+
+
+def _items(
+    workflow: Workflow[Any, Any], maps: Sequence[str]
+) -> tuple[str, Workflow[Any, Any], Sequence[tuple[Any, ...]]]:
+    """Name, workflow and root block of what the items run."""
+    name, block = workflow.workflow_id, workflow.inlined(0)
+    for one in maps:
+        [body] = [node[2] for node in block if node[:2] == ("spread", one)]
+        name, block = f"{name}/{_segment(one)}", body
+        if len(name.encode()) > 256:
+            tail = "~" + hashlib.sha256(name.encode()).hexdigest()[:16]
+            name = name.encode()[: 256 - len(tail)].decode(errors="ignore") + tail
+    return name, workflow, block
+
+
+def _definition(
+    kind: int, name: str, workflow: Workflow[Any, Any], block: Sequence[tuple[Any, ...]]
+) -> bytes:
+    body = framed(text(name)) + counted([framed(_task(task)) for task in workflow.tasks])
+    return sealed(kind, NO_CODEC, body + _block(block))
 
 
 def _task(task: Any) -> bytes:
@@ -192,6 +222,8 @@ def _node(kind: str, name: str, *rest: Any) -> bytes:
         case "map", (body, concurrency, on_error):
             fields = optional(None if concurrency is None else uint(concurrency))
             fields, blocks = fields + bytes([RULES[on_error]]), _block(body)
+        case "spread", (body, on_error):
+            fields, blocks = bytes([RULES[on_error]]), _block(body)
         case "route", (key, arms, default):
             fields = uint(key) + uint(len(arms)) + bytes([default is not None])
             blocks = _branches(arms) + (b"" if default is None else _block(default))
@@ -212,10 +244,13 @@ def _node(kind: str, name: str, *rest: Any) -> bytes:
 # The hash of a definition.
 
 
-def fingerprint(workflow: Workflow[Any, Any]) -> str:
-    structure = _wide_text("sayiir definition 1") + _wide_text(workflow.workflow_id)
+def fingerprint(workflow: Workflow[Any, Any], *maps: str) -> str:
+    """Of a workflow, or of what the items run of its spread maps; see `items`."""
+    structure = _wide_text("sayiir item 1" if maps else "sayiir definition 1")
+    name, _, block = _items(workflow, maps)
     tasks = [task.name for task in workflow.tasks]
-    return hashlib.sha256(structure + _hashed_block(workflow.inlined(0), tasks)).hexdigest()
+    structure += _wide_text(name) + _hashed_block(block, tasks)
+    return hashlib.sha256(structure).hexdigest()
 
 
 def _wide(number: int) -> bytes:
@@ -226,10 +261,14 @@ def _wide_text(content: str) -> bytes:
     return _wide(len(content.encode())) + content.encode()
 
 
+def _segment(name: str) -> str:
+    return "".join(f"%{ord(c):02X}" if c in "/[]#~%" else c for c in name)
+
+
 def _hashed_block(nodes: Sequence[tuple[Any, ...]], tasks: list[str]) -> bytes:
     out, seen = _wide(len(nodes)), dict[str, int]()
     for kind, name, *rest in nodes:
-        segment = "".join(f"%{ord(c):02X}" if c in "/[]#~%" else c for c in name)
+        segment = _segment(name)
         seen[segment] = uses = seen.get(segment, 0) + 1
         out += _wide_text(kind) + _wide_text(segment if uses == 1 else f"{segment}~{uses}")
         out += _hashed_node(kind, rest, tasks)
@@ -242,7 +281,7 @@ def _hashed_node(kind: str, rest: Sequence[Any], tasks: list[str]) -> bytes:
             return _wide_text(tasks[task])
         case "fork", (branches,):
             return _hashed_branches(branches, tasks)
-        case "map" | "loop", (body, *_):
+        case "map" | "spread" | "loop", (body, *_):
             return _hashed_block(body, tasks)
         case "route", (key, arms, default):
             last = [] if default is None else [_hashed_block(default, tasks)]

@@ -14,6 +14,7 @@ import hashlib
 import json
 import sqlite3
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,22 @@ RETRIED: Whole = (
 NEEDY: Whole = (
     Flow("needy").then(named("first")).then(named("draw", tags=["gpu"], priority=1)).build()
 )
-FLOWS = (PLAIN, BROKEN, DELAYED, ASKED, FORKED, RETRIED, NEEDY)
+SHARED: Whole = (
+    Flow("shared")
+    .then(named("list", lambda x: [x, x + 1, x + 2]))
+    .map(named("each"), spread=True)
+    .then(named("sum", lambda items: sum(items)))
+    .build()
+)
+FLOWS = (PLAIN, BROKEN, DELAYED, ASKED, FORKED, RETRIED, NEEDY, SHARED)
+NEW_IN = {SHARED.workflow_id: 2}
+"""The schema version that a flow came with, if it was not the first."""
+
+
+def hashes(version: int) -> dict[str, str]:
+    """Those of the flows that a store of this schema version has."""
+    known = (flow for flow in FLOWS if NEW_IN.get(flow.workflow_id, 1) <= version)
+    return {flow.workflow_id: flow.definition_hash for flow in known}
 
 
 async def run_on(held: Held) -> None:
@@ -122,7 +138,31 @@ async def fill(path: Path) -> None:
     held = await begin("held", PLAIN)
     await held.complete(GIVEN + 1)
     await client.pause("held", "soon", None)
+    await fill_families(backend, worker, begin)
     await backend.close()
+
+
+async def fill_families(
+    backend: SqliteBackend, worker: HandWorker, begin: Callable[[str, Whole], Awaitable[Held]]
+) -> None:
+    """Parents of three items each: with one that has ended, with all, and one that is cancelled."""
+
+    async def items_of(name: str) -> list[str]:
+        page = await backend.find(id_prefix=f"{name}~")
+        return sorted(row.instance_id for row in page.rows)
+
+    async def run(item: str) -> None:
+        held = await worker.claim_one(item)
+        assert held is not None
+        await run_on(held)
+
+    for name in ("shared", "shared-over", "shared-cancelled"):
+        await run_on(await begin(name, SHARED))
+    for item in (*(await items_of("shared"))[1:2], *await items_of("shared-over")):
+        await run(item)
+    held = await worker.claim_one((await items_of("shared"))[2])
+    assert held is not None
+    await backend.cancel("shared-cancelled", None, None)
 
 
 def write(folder: Path) -> None:
@@ -140,7 +180,7 @@ def write(folder: Path) -> None:
     about = {
         "schema_version": version,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "definition_hashes": {flow.workflow_id: flow.definition_hash for flow in FLOWS},
+        "definition_hashes": hashes(version),
     }
     manifest.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 

@@ -31,6 +31,7 @@ from tests.sqlite.walk import (
     LEASE_S,
     NAP,
     PAYLOAD,
+    SPREAD,
     START,
     STRAIGHT,
     TAKEN,
@@ -47,7 +48,7 @@ from sayiir._codec import encode_payload
 from sayiir.testing import HandWorker, VirtualClock, new_instance
 
 LONG_S = 20.0
-GONE = ("done-1", "done-2")
+GONE = ("done-1", "done-2", "spread-gone")
 """Instances that ended long ago."""
 KEEP_ALL = "20000d"
 SUBMIT = ".inputs (instance, token"
@@ -74,6 +75,8 @@ def walk(url: str, log: Path, look: Callable[[int], None] | None = None) -> None
             stops.requests,
             stops.tags_and_retries,
             stops.leases,
+            stops.spreads,
+            stops.families,
             stops.reads,
             stops.deletes,
         ):
@@ -154,6 +157,10 @@ def prepare(url: str, log: Path) -> None:
             held = await worker.claim_one(name)
             assert held is not None
             await run_on(held)
+        await backend.submit([new_instance(SPREAD, GONE[2], 2)], "fail")
+        for _ in range(3):
+            for held in await worker.claim(2):
+                await run_on(held)
         await backend.submit([new_instance(STRAIGHT, TAKEN, 1)], "fail")
         taken = await worker.claim_one(TAKEN)
         assert taken is not None

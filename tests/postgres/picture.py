@@ -9,7 +9,7 @@ an instance refers to: they are made ahead of their first instance, and mean not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -19,9 +19,11 @@ Row = dict[str, Any]
 Rows = frozenset[tuple[tuple[str, Any], ...]]
 TABLES = (
     *("definitions", "lanes", "workers", "instances", "inputs", "cells", "steps", "events"),
-    "garbage",
+    *("garbage", "item_groups", "items"),
 )
 """All but the listeners, which come and go with their processes."""
+NUMBERED = ("instance", "parent", "item")
+"""Columns with the number of an instance."""
 BY_LIFE = ("fence", "worker", "holder", "lease", "alert")
 """Columns that tell how often, and by whom."""
 WAITING = (0, 1, 2)
@@ -33,6 +35,8 @@ class Picture:
     """What stood in a schema; equal pictures are of equal contents."""
 
     tables: dict[str, Rows]
+    ids: dict[str, str] = field(default_factory=dict, compare=False)
+    """How the ids of items are told, which have the fence in them of the commit that made them."""
 
     def instances(self) -> dict[str, Row]:
         """The rows of this table by their ids."""
@@ -76,15 +80,21 @@ def take_picture(connection: psycopg.Connection[Any], schema: str = "sayiir") ->
     lanes = {row["lane"]: (hashes[row["definition"]], row["tags"]) for row in found["lanes"]}
     names = {row["worker"]: row["name"] for row in found["workers"]}
     instances = _places(
-        row["instance"] for rows in found.values() for row in rows if "instance" in row
+        row[column]
+        for rows in found.values()
+        for row in rows
+        for column in NUMBERED
+        if column in row
     )
+    ids = _told_ids(found["instances"], found["items"])
     events = _places(row["event"] for row in found["events"])
     meant: dict[str, Callable[[Any], Any]] = {
         "definition": hashes.__getitem__,
         "lane": lanes.__getitem__,
         "holder": lambda worker: None if worker is None else names.get(worker, "nobody"),
         "worker": lambda worker: worker if isinstance(worker, str) else names[worker],
-        "instance": instances.__getitem__,
+        **dict.fromkeys(NUMBERED, instances.__getitem__),
+        "id": lambda name: ids.get(name, name),
         "event": events.__getitem__,
         "lease": lambda lease: None if lease is None else "one",
         "token": lambda token: "one",
@@ -103,7 +113,7 @@ def take_picture(connection: psycopg.Connection[Any], schema: str = "sayiir") ->
     tables["definitions"] = frozenset(
         row for row in tables["definitions"] if dict(row)["definition"] in known
     )
-    return Picture(tables)
+    return Picture(tables, ids)
 
 
 def difference(left: Picture, right: Picture) -> str:
@@ -129,6 +139,19 @@ def _rows(rows: Iterable[Row]) -> Rows:
 
 def _places(numbers: Iterable[int]) -> dict[int, int]:
     return {number: place for place, number in enumerate(sorted(set(numbers)))}
+
+
+def _told_ids(instances: Iterable[Row], items: Iterable[Row]) -> dict[str, str]:
+    parents = {row["item"]: row["parent"] for row in items}
+    told = {}
+    for row in instances:
+        if row["instance"] in parents:
+            parent, _, tail = row["id"].rpartition("~")
+            fence, _, rest = tail.partition(".")
+            # As above.
+            since = int(fence, 16) - (parents[row["instance"]] << 20)
+            told[row["id"]] = f"{parent}~{since}.{rest}"
+    return told
 
 
 def _same(value: Any) -> Any:

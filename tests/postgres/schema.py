@@ -27,7 +27,7 @@ from sayiir import (
 
 LONG = 30.0
 NEVER = "1h"
-TABLES = ("instances", "inputs", "events", "cells", "garbage")
+TABLES = ("instances", "inputs", "events", "cells", "garbage", "item_groups", "items")
 _numbers = count()
 
 

@@ -18,8 +18,11 @@ GROWING = {
     "instances": ("instance", "id"),
     **dict.fromkeys(("inputs", "cells", "steps", "garbage"), ("instance",)),
     "events": ("id",),
+    "item_groups": ("parent",),
+    "items": ("parent", "item"),
 }
-"""Tables with rows for every instance, and the column that each of their keys begins with."""
+"""Tables with rows for every instance, and the column that each of their keys begins with: its id,
+its number, or the number under which it is a parent or an item."""
 SMALL = {
     "definitions": "one for each version of a workflow",
     "lanes": "one for each definition and set of tags",
@@ -266,7 +269,8 @@ def _keys_of(table: str, key: tuple[str, ...]) -> Iterator[str]:
 def unbounded(statement: Sequence[Token]) -> Iterator[str]:
     """A table that grows with instances is never gone through as a whole.
 
-    Each query of one has a LIMIT, or takes its rows by the instance's own number or id.
+    Each query of one has a LIMIT, or takes its rows by the instance's own number or id, or by its
+    parent's.
     """
     if statement[0].text == "create":
         return
@@ -282,7 +286,7 @@ def _is_bounded(scope: Scope, found: Sequence[Source]) -> bool:
     line = words(scope.own)
     if " limit " in line:
         return True
-    side = r"(?:(\w+) \. )?(?:instance|id)"
+    side = r"(?:(\w+) \. )?(?:instance|id|parent|item)"
     if re.search(rf"(?<![\w.]){side} (?:= (?:any \(|\$\d|''|\( \))|in \()", line):
         return True
     # By the key of a row that comes from elsewhere: a list of parameters, a query that has a name

@@ -29,6 +29,7 @@ from sayiir import (
     WorkflowCancelled,
     WorkflowClient,
 )
+from sayiir.testing import HandWorker
 
 LONG = 30.0
 POLL = "50ms"
@@ -42,6 +43,9 @@ CLAIM = "taken AS MATERIALIZED"
 CHECKPOINT = ".steps (instance, seq"
 RENEWAL = ".workers w SET lease_us"
 ARRIVAL = ".workers (worker, name"
+ITEMS_MADE = ".items (parent, item_group"
+ITEM_ENDED = ".item_groups o SET remaining"
+ITEMS_OVER = ".item_groups g SET remaining = 0"
 
 bodies: Counter[tuple[str, Any]] = Counter()
 """How often each body was given what."""
@@ -58,6 +62,13 @@ async def second(x: int) -> int:
 
 
 WAIT: Workflow[Any, Any] = Flow("wait").wait_for_event("go").then(first).build()
+SPREAD: Workflow[Any, Any] = (
+    Flow("spread")
+    .then(lambda n: list(range(n)), name="list")
+    .map(second, spread=True, name="each")
+    .then(sum)
+    .build()
+)
 ROW: Workflow[Any, Any] = Flow("row").then(first).then(second).then(first, name="third").build()
 
 
@@ -85,7 +96,7 @@ class Line:
 
     async def warm(self) -> None:
         """Everything that comes before the first call is behind it: schema, definitions, lanes."""
-        for workflow in (WAIT, ROW):
+        for workflow in (WAIT, ROW, SPREAD):
             await self.client.submit(workflow, f"warm-{workflow.workflow_id}", 0)
             await self.client.cancel(f"warm-{workflow.workflow_id}")
         await self.client.send_event("warm-early", "go", 0)
@@ -225,6 +236,53 @@ async def test_a_worker(line: Line, part: Loss, words: str, then: int) -> None:
     assert [(step.attempt, step.outcome) for step in steps] == [(1, "completed")] * 3
     assert line.count("workers") == 0
     assert line.count("instances WHERE holder IS NOT NULL") == 0
+
+
+@PARTS
+@pytest.mark.parametrize("words", [ITEMS_MADE, ITEM_ENDED, ITEMS_OVER])
+@pytest.mark.parametrize("then", [0, 4])
+async def test_items_of_a_spread_map(line: Line, part: Loss, words: str, then: int) -> None:
+    trap = line.lose(words, part=part, then=then)
+    async with Worker(line.backend, SPREAD, poll_interval=POLL):
+        handle = await line.client.submit(SPREAD, "one", 5)
+        assert await handle.result(timeout=LONG / 2) == 100
+        assert trap.sprung()
+    assert bodies == {("second", n): 1 for n in range(5)}
+    steps = await line.client.history("one")
+    assert [(step.path, step.outcome) for step in steps] == [
+        ("list", "completed"),
+        ("each", "completed"),
+        ("sum", "completed"),
+    ]
+    assert line.count("items") == 5
+    assert line.count("item_groups WHERE remaining <> 0") == 0
+    assert line.count("events WHERE id = 'one'") == 0
+    assert line.count("instances WHERE holder IS NOT NULL") == 0
+
+
+@PARTS
+@pytest.mark.parametrize("deed", ["cancel", "delete", "terminate_existing"])
+async def test_an_end_of_a_parent(line: Line, part: Loss, deed: str) -> None:
+    await line.client.submit(SPREAD, "one", 5)
+    [parent] = await HandWorker(line.backend, [SPREAD]).claim()
+    await parent.complete([1, 2, 3])
+    trap = line.lose(ITEMS_OVER, part=part)
+    match deed:
+        case "cancel":
+            await line.client.cancel("one")
+        case "delete":
+            await line.client.delete("one", force=True)
+        case _:
+            await line.client.submit(SPREAD, "one", 2, conflict_policy="terminate_existing")
+    assert trap.sprung()
+    gone = 3 if deed == "cancel" else 0
+    assert line.count("instances WHERE id LIKE %s AND status = 6", "one~%") == gone
+    assert line.count("items") == gone
+    assert line.count("item_groups WHERE remaining <> 0") == 0
+    if deed == "terminate_existing":
+        async with Worker(line.backend, SPREAD, poll_interval=POLL):
+            assert await line.client.result("one", timeout=LONG) == 10
+        assert bodies == {("second", 0): 1, ("second", 1): 1}
 
 
 @PARTS

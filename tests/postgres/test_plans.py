@@ -16,7 +16,7 @@ from tests.postgres.server import required
 from sayiir import Flow, PostgresBackend, WorkflowClient
 from sayiir._core import postgres_statements
 
-GROWING = ("instances", "inputs", "steps", "cells", "events")
+GROWING = ("instances", "inputs", "steps", "cells", "events", "item_groups", "items")
 SELDOM = ("report.", "sweep.", "backlog.", "lease.orphans", "list.all")
 """What counts everything, or goes through a table piece by piece in no hurry."""
 PLANNING = (
@@ -55,7 +55,10 @@ def session(schema: str) -> Iterator[psycopg.Connection]:
 
 
 def fill(session: psycopg.Connection, schema: str, finished: int, parked: int) -> None:
-    """Instances that ended, with a step each, and instances that wait for an event or a time."""
+    """Instances that ended, with a step each, and instances that wait for an event or a time.
+
+    The first half of those that ended are items of the other half, two in each group.
+    """
     into = (
         f"INSERT INTO {schema}.instances (instance, id, definition, lane, status, priority,"
         " order_us, fence, created_us, updated_us, ended_us, wake_us, awaits, next_seq,"
@@ -71,6 +74,15 @@ def fill(session: psycopg.Connection, schema: str, finished: int, parked: int) -
     session.execute(
         f"INSERT INTO {schema}.steps SELECT instance, 0, 1, 1, 2, 0, 's', 's', 'w', 'x' "
         f"FROM {schema}.instances".encode()
+    )
+    half = f"FROM generate_series(1, {finished // 2}) n"
+    session.execute(
+        f"INSERT INTO {schema}.items SELECT 10000001 + {finished} - (n + 1) / 2, 1, n % 2,"
+        f" 10000000 + n {half}".encode()
+    )
+    session.execute(
+        f"INSERT INTO {schema}.item_groups SELECT DISTINCT parent, 1, 2, 0, false"
+        f" FROM {schema}.items".encode()
     )
 
 

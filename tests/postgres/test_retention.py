@@ -11,17 +11,26 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from tests.postgres.server import Server, required
 from tests.sqlite.walk import BROKEN, DAY, FORK, NAP, PAYLOAD, STRAIGHT, WAIT, run_on
 
-from sayiir import InstanceNotFoundError, PostgresBackend, WorkflowClient
+from sayiir import Flow, InstanceNotFoundError, PostgresBackend, Worker, WorkflowClient
 from sayiir.testing import HandWorker, new_instance
 
 LONG_S = 30.0
 PIECE = 5_000
 """So many steps of deleted histories go at once."""
-TABLES = ("instances", "inputs", "steps", "cells", "events", "garbage")
+ITEMS = 3_000
+TABLES = (*("instances", "inputs", "steps", "cells", "events", "garbage", "item_groups", "items"),)
+MANY = (
+    Flow("many")
+    .then(lambda count: list(range(count)), name="list")
+    .map(lambda n: n, name="each", spread=True)
+    .wait_for_event("go")
+    .build()
+)
 _numbers = itertools.count()
 
 
@@ -139,6 +148,55 @@ async def test_a_long_history_goes_later_and_the_id_is_free_at_once(schema: Sche
     assert len(await backend.history("long")) == 2
     await schema.until_gone("garbage")
     assert schema.count("steps") == 2
+    await backend.close()
+
+
+async def test_items_are_kept_until_their_parent_goes(schema: Schema) -> None:
+    backend = schema.backend(keep_completed="7d")
+    client = WorkflowClient(backend)
+    async with Worker(backend, MANY, concurrency=64, poll_interval="1h"):
+        handle = await client.submit(MANY, "many", ITEMS)
+        async with asyncio.timeout(LONG_S):
+            while (await handle.refresh()).status != "awaiting_signal":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await backend.send_event("early", "go", b"", None)
+        schema.age("instances", "created_us", 100)
+        schema.age("instances", "updated_us", 100)
+        schema.age("events", "came_us", 100)
+        # The event shows that there was a sweep.
+        await schema.until_gone("events", "id = 'early'")
+        assert schema.count("items") == ITEMS
+        assert schema.count("instances") == ITEMS + 1
+        await client.send_event("many", "go", PAYLOAD)
+        await handle.result(timeout=LONG_S)
+    schema.age("instances", "ended_us", 8)
+    for table in TABLES:
+        await schema.until_gone(table)
+    await backend.close()
+
+
+async def test_a_deleted_parent_takes_its_items_along_in_pieces(schema: Schema) -> None:
+    backend = schema.backend(keep_completed="7d")
+    client = WorkflowClient(backend)
+    async with Worker(backend, MANY, concurrency=64, poll_interval="1h"):
+        handle = await client.submit(MANY, "many", ITEMS)
+        async with asyncio.timeout(LONG_S):
+            while (await handle.refresh()).status != "awaiting_signal":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    with psycopg.connect(schema.server.url(), autocommit=True) as eye:
+        left = f"SELECT count(*) FROM {schema.name}.items"
+        counts = [ITEMS]
+        await backend.delete("many", True)
+        async with asyncio.timeout(LONG_S):
+            while counts[-1] > 0:
+                row = eye.execute(left.encode()).fetchone()
+                assert row is not None
+                counts.append(row[0])
+                await asyncio.sleep(0)
+    sizes = [was - now for was, now in itertools.pairwise(counts) if was != now]
+    assert len(sizes) > 3, counts
+    for table in TABLES:
+        await schema.until_gone(table)
     await backend.close()
 
 

@@ -7,24 +7,48 @@ leases, history rows and outcomes, and refuse to know how the simulator chooses 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sayiir import EventTimeout
+from sayiir import EventTimeout, MapError
 from sayiir._codec import decode_payload, read_error
 from sayiir._core import Step, StepRow
 
 from .flows import Made
-from .oracle import TIMED_OUT, Body, Failed, Failure, Oracle, Timer, Value
+from .oracle import TIMED_OUT, Body, Failed, Failure, Oracle, Tape, Timer, Value, pattern
 from .tree import TASK_ERRORS, shape
 
 MICROSECOND = 1e-6
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
+_ITEM = re.compile(r"~([0-9a-f]+)\.(\d+)\[(\d+)\]")
+
+
+def parent_of(item: str) -> str:
+    """The id of whose item it is."""
+    return item.rpartition("~")[0]
 
 
 class Violation(AssertionError):
     """A promise was broken."""
+
+
+class Absent:
+    """The tape of an item that nobody ever saw: nothing happened in it."""
+
+    def answer(self, path: str, event: str) -> object:
+        return None
+
+    def failed(self, failure: Failure) -> bool:
+        return False
+
+    def items(self, path: str, given: list[Any]) -> Sequence[Tape]:
+        return [self] * len(given)
+
+    def cancelled(self) -> bool:
+        return False
 
 
 @dataclass(eq=False, slots=True)
@@ -108,6 +132,30 @@ class Book:
     starts: dict[tuple[str, int], list[Tenure]] = field(default_factory=lambda: defaultdict(list))
     given_to: list[tuple[str, int, Any]] = field(default_factory=list)
     ended: tuple[Any, ...] | None = None
+    parent: Book | None = None
+    """Whose item it is."""
+    families: dict[tuple[str, int], dict[int, Book]] = field(default_factory=dict)
+    """Its items: by the fence under which they were made and their group, then by their index."""
+    _uses: dict[tuple[str, int], str] = field(default_factory=dict)
+    """At which path each family was found to be."""
+    at_end: dict[str, Any] = field(default_factory=dict)
+    """What the store says of it when all is over."""
+
+    def belong_to(self, parent: Book) -> None:
+        """It is an item of another instance."""
+        self.parent = parent
+        found = _ITEM.fullmatch(self.instance_id.removeprefix(parent.instance_id))
+        if found is None:
+            raise self.fail(f"this is no id for an item of {parent.instance_id}")
+        family = parent.families.setdefault((found[1], int(found[2])), {})
+        family[int(found[3])] = self
+
+    def descendants(self) -> Iterator[Book]:
+        """Its items, and theirs."""
+        for family in self.families.values():
+            for item in family.values():
+                yield item
+                yield from item.descendants()
 
     def fail(self, text: str) -> Violation:
         return Violation(f"{self.instance_id}: {text}")
@@ -224,6 +272,75 @@ class Book:
         """See `Tape.failed`."""
         return any(row.outcome == "failed" and row.failure == failure for row in self.rows)
 
+    def cancelled(self) -> bool:
+        """See `Tape.cancelled`."""
+        return self.cancel_asked and self.at_end.get("status") == "cancelled"
+
+    def items(self, path: str, given: list[Any]) -> Sequence[Tape]:
+        """See `Tape.items`. Items bear no path: they are known by what they were given.
+
+        Of several uses of a map that were given the same, this one is the one that fits what was
+        recorded; if nothing was, any one does.
+        """
+        name = f"{self.made.name}/{pattern(path)}"
+        fitting = []
+        for group, family in self.families.items():
+            known = all(
+                item.made.name == name
+                and index < len(given)
+                and shape(item.given) == shape(given[index])
+                for index, item in family.items()
+            )
+            if known and self._uses.get(group, path) == path and self._fits(path, family):
+                fitting.append(group)
+        rows = [row for row in self.rows if row.path == path]
+        if not rows:
+            # Those by which something else that is recorded is explained are left to that.
+            others = {
+                row.path for row in self.rows if f"{self.made.name}/{pattern(row.path)}" == name
+            }
+            fitting = [
+                group
+                for group in fitting
+                if not any(self._fits(other, self.families[group]) for other in others)
+            ]
+        if not fitting:
+            if given and any(row.outcome == "completed" for row in rows):
+                raise self.fail(f"{path} is recorded, and no items of it were seen that fit")
+            return [Absent()] * len(given)
+        self._uses[fitting[0]] = path
+        family = self.families[fitting[0]]
+        return [family.get(index, Absent()) for index in range(len(given))]
+
+    def _fits(self, path: str, family: dict[int, Book]) -> bool:
+        """Whether what is recorded of a spread map may have come of these items."""
+        for row in self.rows:
+            if row.path != path:
+                continue
+            if row.outcome == "failed":
+                places = [f"{path}[{index}]" for index, item in family.items() if item.ended_badly]
+                return any(f"{row.failure.path}/".startswith(f"{place}/") for place in places)
+            outputs = decode_payload(row.output or b"")
+            if len(outputs) != len(family):
+                return False
+            for index, item in family.items():
+                if item.ended_badly != isinstance(outputs[index], MapError):
+                    return False
+                if not item.ended_badly and shape(outputs[index]) != shape(item.output):
+                    return False
+        return True
+
+    @property
+    def ended_badly(self) -> bool:
+        """Whether it came to an end without an output."""
+        return self.at_end.get("status") in ("failed", "cancelled")
+
+    @property
+    def output(self) -> Any:
+        """What it came to."""
+        sealed = self.at_end.get("output")
+        return None if sealed is None else decode_payload(sealed)
+
     def judge(self, fields: dict[str, Any]) -> None:
         """Everything that can only be said when it is over."""
         status = fields["status"]
@@ -247,7 +364,7 @@ class Book:
             message = text.message if text.error_type in TASK_ERRORS else ""
             if Failure(text.error_type, text.path, message) not in outcome.failures:
                 raise self.fail(f"it failed with {text}, and should have with {outcome}")
-        elif not self.cancel_asked:
+        elif not self.cancel_asked and self.parent is None:
             raise self.fail("it is cancelled, and nobody asked for it")
         if self.cancel_applied and status != "cancelled":
             raise self.fail(f"it was cancelled, and is now {status}")

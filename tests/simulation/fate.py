@@ -31,8 +31,11 @@ def simulate(seed: int, make_store: Callable[[], Store] = memory_store) -> list[
             happen(world)
         drain(world)
         for book in world.books.values():
+            book.at_end = dict(world.store.get(book.instance_id, world.now))
+        for book in world.books.values():
             book.compare(world.store.history(book.instance_id))
-            book.judge(dict(world.store.get(book.instance_id, world.now)))
+            book.judge(book.at_end)
+            compare_items(world, book)
         for worker in world.workers:
             if world.store.release(worker.name, world.now):
                 raise Violation(f"{worker.name} still holds a lease when everything is over")
@@ -182,12 +185,14 @@ def submit(world: World, book: Book, policy: str = "fail") -> None:
 
 def replace(world: World, book: Book) -> None:
     """A new instance takes the place of the old one, with all that belonged to it."""
-    if book.submitted_at is None or world.rng.random() < 0.7:
+    if book.submitted_at is None or book.parent is not None or world.rng.random() < 0.7:
         return
     fresh = Book(book.instance_id, world.rng.choice(world.flows), ["again"], world.skews)
-    book.replaced = True
-    if book.tenure is not None:
-        book.tenure.given_back = True
+    for gone in (book, *book.descendants()):
+        gone.replaced = True
+        if gone.tenure is not None:
+            gone.tenure.given_back = True
+        del world.books[gone.instance_id]
     world.books[book.instance_id] = fresh
     submit(world, fresh, "terminate_existing")
 
@@ -277,10 +282,24 @@ def ask_unpause(world: World, book: Book) -> None:
     status = ask(
         world, book, "unpause", lambda: world.store.unpause(book.instance_id, world.now), states
     )
-    if was_paused and not status and not book.cancel_applied:
+    # The end of its parent cancels an item, too.
+    of_a_parent = book.parent is not None and over(world, book)
+    if was_paused and not status and not book.cancel_applied and not of_a_parent:
         raise book.fail("it is paused, and cannot be unpaused")
     if status:
         book.paused = False
+
+
+def compare_items(world: World, book: Book) -> None:
+    """What the store says of the items of an instance is what it says of each of them."""
+    for (_, group), family in book.families.items():
+        ends = world.store.items(book.instance_id, group)
+        for index, item in family.items():
+            fields = item.at_end
+            sealed = {"completed": fields["output"], "failed": fields["error"]}
+            known = (fields["status"], sealed.get(fields["status"]))
+            if ends[index] != known:
+                raise item.fail(f"its parent is told that it is {ends[index]}, not {known}")
 
 
 # The end.

@@ -46,6 +46,8 @@ class Pace:
     may_time_out: bool = True
     """Whether a wait for an event that is sent may have a timeout as well."""
     tags: tuple[str, ...] = ("gpu", "eu")
+    reaches_items: bool = True
+    """Whether events are sent to the items of spread maps, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,9 @@ class _Maker:
     pace: Pace
     budget: int = 14
     count: int = 0
-    children: list[tuple[int, Child]] = field(default_factory=list)
+    children: list[tuple[int, bool, Child]] = field(default_factory=list)
+    in_items: bool = False
+    """Whether what is made now is run by the items of a spread map."""
 
     def block(self, depth: int, last: Task | None = None) -> Block:
         """One to four nodes in a row, then `last`."""
@@ -160,6 +164,8 @@ class _Maker:
     def wait(self) -> Wait:
         rng, pace = self.rng, self.pace
         event = rng.choice([*pace.events, *pace.events, SILENT])
+        if self.in_items and not pace.reaches_items:
+            event = SILENT
         timed = event == SILENT or (pace.may_time_out and rng.random() < 0.5)
         timeout = rng.choice(pace.timeouts) if timed else None
         on_timeout: Literal["fail", "continue"] = "fail" if rng.random() < 0.2 else "continue"
@@ -174,9 +180,13 @@ class _Maker:
 
     def map(self, depth: int) -> Map:
         rng = self.rng
+        spread, around = rng.random() < 0.4, self.in_items
+        self.in_items = around or spread
         step = self.step(depth)
+        self.in_items = around
         on_error: Literal["fail", "collect"] = rng.choice(["fail", "collect", "collect"])
-        return Map(rng.choice([None, "each"]), step, rng.choice([None, 1, 2]), on_error)
+        most = None if spread else rng.choice([None, 1, 2])
+        return Map(rng.choice([None, "each"]), step, most, on_error, spread)
 
     def route(self, depth: int) -> Route:
         rng = self.rng
@@ -212,10 +222,14 @@ class _Maker:
 
     def child(self, depth: int) -> Child:
         """A workflow of its own; now and then one that is in use elsewhere already."""
-        fitting = [child for height, child in self.children if height >= depth]
+        fitting = [
+            child
+            for height, in_items, child in self.children
+            if height >= depth and in_items >= self.in_items
+        ]
         if fitting and self.rng.random() < 0.15:
             return self.rng.choice(fitting)
         self.count += 1
         child = Child(f"w{self.count}", self.block(depth + 1))
-        self.children.append((depth, child))
+        self.children.append((depth, self.in_items, child))
         return child

@@ -10,9 +10,10 @@ from when on each timer runs. Refuses to know time, workers, stores and the engi
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeAlias
 
 from sayiir import EventTimeout, LoopResult, MapError, NonRetryable
@@ -35,6 +36,12 @@ class Tape(Protocol):
 
     def failed(self, failure: Failure) -> bool:
         """Whether this failure was the one that came first in its surroundings."""
+
+    def items(self, path: str, given: list[Any]) -> Sequence[Tape]:
+        """What happened in the items of the spread map at this path, that were given this."""
+
+    def cancelled(self) -> bool:
+        """Whether it ended because somebody cancelled it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,8 @@ class Oracle:
     >>> class Nothing:
     ...     def answer(self, path, event): return None
     ...     def failed(self, failure): return True
+    ...     def items(self, path, given): return [self for _ in given]
+    ...     def cancelled(self): return False
     >>> oracle = Oracle(Nothing())
     >>> outcome = oracle.run((Task("a", "t1"), Task("a", "t2")), "input")
     >>> list(oracle.bodies), outcome.value[0]
@@ -125,16 +134,7 @@ class Oracle:
         self, block: Block, prefix: str, given: Any, after: After, *, alone: bool = False
     ) -> tuple[Outcome, After]:
         """Nodes in a row. `alone`: a single task has no path of its own here."""
-        nodes = list(_with_joins(block))
-        seen: Counter[str] = Counter()
-        for node in nodes:
-            segment = _escaped(_name(node))
-            seen[segment] += 1
-            if seen[segment] > 1:
-                segment = f"{segment}~{seen[segment]}"
-            path = f"{prefix}/{segment}" if prefix else segment
-            if alone and len(nodes) == 1 and isinstance(node, Task):
-                path = prefix
+        for path, node in _paths(block, prefix, alone=alone):
             outcome, after = self._node(node, path, given, after)
             if not isinstance(outcome, Value):
                 return outcome, after
@@ -196,6 +196,8 @@ class Oracle:
     def _map(self, node: Map, path: str, given: Any, after: After) -> tuple[Outcome, After]:
         if not isinstance(given, list):
             return _failed("TypeError", path), (path,)
+        if node.spread:
+            return self._spread(node, path, given), (path,)
         outcomes: list[Outcome] = []
         ends: list[str] = []
         body = _block_of((node.step,))
@@ -215,6 +217,30 @@ class Oracle:
         return Value([out.value for out in outcomes if isinstance(out, Value)]), (
             tuple(ends) if ends else after
         )
+
+    def _spread(self, node: Map, path: str, given: list[Any]) -> Outcome:
+        """Each item is an instance that has an oracle of its own."""
+        outcomes: list[Outcome] = []
+        tapes = self.tape.items(path, given)
+        for index, (item, tape) in enumerate(zip(given, tapes, strict=True)):
+            place = f"{path}[{index}]"
+            outcome = Oracle(tape).run(_block_of((node.step,)), item)
+            if tape.cancelled():
+                outcome = _failed("WorkflowCancelled", place)
+            elif isinstance(outcome, Failed):
+                happened = frozenset(one for one in outcome.failures if tape.failed(one))
+                known = happened or outcome.failures
+                outcome = Failed(
+                    frozenset(replace(one, path=f"{place}/{one.path}") for one in known)
+                )
+                if len(happened) != 1 and node.on_error == "collect":
+                    outcome = Open()
+            if isinstance(outcome, Failed) and node.on_error == "collect":
+                [first] = outcome.failures
+                outcome = Value(MapError(index, first.error_type, first.message, first.path))
+            outcomes.append(outcome)
+        whole = _together(outcomes)
+        return whole or Value([out.value for out in outcomes if isinstance(out, Value)])
 
     def _collected(self, index: int, outcome: Failed) -> Outcome:
         """The item that a failure becomes, once it is known which one it was."""
@@ -278,6 +304,56 @@ def _together(outcomes: Iterable[Outcome]) -> Outcome | None:
     if failures:
         return Failed(frozenset().union(*failures))
     return Open() if any(isinstance(out, Open) for out in listed) else None
+
+
+def item_blocks(name: str, block: Block) -> Iterator[tuple[str, Block]]:
+    """What the items of all spread maps run, by name: the flow's, and the way to the map."""
+    for path, node in _all_nodes(block, ""):
+        if isinstance(node, Map) and node.spread:
+            inner = _block_of((node.step,))
+            yield f"{name}/{path}", inner
+            yield from item_blocks(f"{name}/{path}", inner)
+
+
+def pattern(path: str) -> str:
+    """The path with `[]` and `#` in the place of every item and turn."""
+    return re.sub(r"#\d+", "#", re.sub(r"\[\d+\]", "[]", path))
+
+
+def _all_nodes(block: Block, prefix: str) -> Iterator[tuple[str, Node]]:
+    """All nodes that an instance comes to itself, with marks for items and turns in the paths."""
+    for path, node in _paths(block, prefix):
+        yield path, node
+        match node:
+            case Child():
+                yield from _all_nodes(node.block, path)
+            case Fork():
+                for name, steps in node.branches:
+                    branch = _first_name(steps) if name is None else name
+                    yield from _all_nodes(_block_of(steps), f"{path}/{_escaped(branch)}")
+            case Map(spread=False):
+                yield from _all_nodes(_block_of((node.step,)), f"{path}[]")
+            case Route():
+                for key, steps in node.arms:
+                    yield from _all_nodes(_block_of(steps), f"{path}/{_escaped(key)}")
+                if node.default is not None:
+                    yield from _all_nodes(_block_of(node.default), f"{path}/~default")
+            case Loop():
+                yield from _all_nodes(_block_of(node.steps), f"{path}#")
+
+
+def _paths(block: Block, prefix: str, *, alone: bool = False) -> Iterator[tuple[str, Node]]:
+    """The nodes of a block with their paths. `alone`: a single task has none of its own here."""
+    nodes = list(_with_joins(block))
+    seen: Counter[str] = Counter()
+    for node in nodes:
+        segment = _escaped(_name(node))
+        seen[segment] += 1
+        if seen[segment] > 1:
+            segment = f"{segment}~{seen[segment]}"
+        path = f"{prefix}/{segment}" if prefix else segment
+        lone = alone and len(nodes) == 1 and isinstance(node, Task)
+        yield prefix if lone else path, node
 
 
 def _with_joins(block: Block) -> Iterable[Node]:

@@ -21,10 +21,12 @@ from random import Random
 from typing import Any
 
 from sayiir import InstanceNotFoundError, RetryAfter
+from sayiir._codec import decode_payload
 from sayiir._core import Claimant, MemoryStore, Program, Run, Step, Turn
 
-from .books import MICROSECOND, TERMINAL, Book, Tenure, Violation
+from .books import MICROSECOND, TERMINAL, Book, Tenure, Violation, parent_of
 from .flows import Made, Pace, make_flow
+from .oracle import item_blocks
 from .stores import Shared, Store, memory_store
 from .worker import Answer, Held, Worker, call, here
 
@@ -50,6 +52,8 @@ class World:
     workers: list[Worker] = field(default_factory=list)
     deadlines: dict[str, float] = field(default_factory=dict)
     """When the leases of each name run out unless it renews, by the clock of the world."""
+    items: dict[str, Made] = field(default_factory=dict)
+    """What the items of spread maps run, by name."""
     twins: set[str] = field(default_factory=set)
     """Names that two workers have had at the same time."""
     tenures: list[Tenure] = field(default_factory=list)
@@ -64,6 +68,9 @@ class World:
         pace = Pace()
         flows = [make_flow(rng, f"flow{n}", pace) for n in range(rng.randint(1, 2))]
         world = cls(seed, rng, pace.epoch, make_store(), flows, {}, rng.random() < 0.3)
+        for made in flows:
+            for name, block in item_blocks(made.name, made.block):
+                world.items[name] = Made(name, block, made.workflow)
         for n in range(rng.randint(1, 3)):
             made = rng.choice(flows)
             given: Any = rng.choice([n, [n], None, {"order": n}])
@@ -151,9 +158,21 @@ class World:
         return bool(found)
 
     def _take(self, worker: Worker, instance_id: str, fence: int) -> Held:
-        tenure = self.books[instance_id].claimed(fence, worker.name)
+        tenure = self.book_of(instance_id).claimed(fence, worker.name)
         self.tenures.append(tenure)
         return Held(tenure, None)
+
+    def book_of(self, instance_id: str) -> Book:
+        """The book of an instance; that of an item is begun when it is first seen."""
+        if instance_id not in self.books:
+            fields = self.store.get(instance_id, self.now)
+            made = self.items[fields["workflow_id"]]
+            given = decode_payload(self.store.input(instance_id))
+            book = Book(instance_id, made, given, self.skews)
+            book.submitted_at = fields["created_at"]
+            book.belong_to(self.books[parent_of(instance_id)])
+            self.books[instance_id] = book
+        return self.books[instance_id]
 
     def open(self, worker: Worker, held: Held) -> None:
         """Load what the claim refers to and look for news; both may be old when they are used."""
@@ -214,6 +233,31 @@ class World:
             "attends to",
             lambda: run.attend(now, lost=lost, cancel=cancel, pause=pause, events=events),
         )
+
+    def ask_for_ends(self, worker: Worker, held: Held) -> None:
+        """Find out how the items of groups ended that are over; it is told by a later call."""
+        if self.line_breaks():
+            self.break_off(worker, held)
+            return
+        name, groups = held.book.instance_id, sorted(held.gathering)
+        try:
+            held.ends = [(group, list(self.store.items(name, group))) for group in groups]
+        except InstanceNotFoundError:
+            self.drop(worker, held)
+            return
+        self.say(f"{worker.name} asks for the ends of {name}: {groups}")
+
+    def tell_ends(self, worker: Worker, held: Held) -> None:
+        """Tell the run how the items ended."""
+        run, ends = held.run, held.ends
+        if run is None or ends is None:
+            return
+        held.gathering -= {group for group, _ in ends}
+        held.ends = None
+        now = self.clock(worker)
+        counts = [(group, len(items)) for group, items in ends]
+        verb = f"gathers {counts} for"
+        self.act(worker, held, verb, lambda: run.gathered(ends, now))
 
     def write(self, worker: Worker, held: Held) -> None:
         """Hand the commit to the store."""
@@ -380,6 +424,7 @@ class World:
             held.unwanted += [step for step in held.running if step.ticket in gone]
             held.running = [step for step in held.running if step.ticket not in gone]
             held.stop_asked = held.stop_asked or turn.cancel
+            held.gathering |= set(turn.gather)
         held.wake_at = None if turn is None else turn.wake_at
         for step in steps:
             book.started(tenure, step, self.now)
@@ -457,6 +502,10 @@ class World:
                 yield partial(self.attend, worker, held)
             elif held.wake_at is not None and held.wake_at <= self.clock(worker):
                 yield partial(self.look, worker, held)
+            if held.ends is not None:
+                yield partial(self.tell_ends, worker, held)
+            elif held.gathering:
+                yield partial(self.ask_for_ends, worker, held)
             for step in held.running:
                 yield partial(self.finish, worker, held, step)
                 if held.stop_asked:

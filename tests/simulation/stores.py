@@ -46,6 +46,7 @@ class Store(Protocol):
     def history(self, instance_id: str) -> list[tuple[StepRow, str]]: ...
     def input(self, instance_id: str) -> bytes: ...
     def rows(self, instance_id: str, seqs: Sequence[int]) -> Sequence[StepRow]: ...
+    def items(self, instance_id: str, group: int) -> Sequence[tuple[str, bytes | None]]: ...
     def next_wake(self) -> float | None: ...
 
 
@@ -133,6 +134,12 @@ class Adapted:
     def rows(self, instance_id: str, seqs: Sequence[int]) -> Sequence[StepRow]:
         rows: Sequence[StepRow] = self._done(self._backend.rows(instance_id, seqs))
         return rows
+
+    def items(self, instance_id: str, group: int) -> Sequence[tuple[str, bytes | None]]:
+        ends: Sequence[tuple[str, bytes | None]] = self._done(
+            self._backend.items(instance_id, group)
+        )
+        return ends
 
     def next_wake(self) -> float | None:
         wake_at: float | None = self._done(self._backend.next_wake())

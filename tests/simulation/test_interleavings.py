@@ -125,3 +125,60 @@ def test_a_lease_that_is_given_back_goes_to_the_next_worker() -> None:
     output = hand.store.get("i", 0.0)["output"]
     assert output is not None
     assert decode_payload(output) == 2
+
+
+def numbers(count: int) -> list[int]:
+    return list(range(count))
+
+
+def spread(name: str, body: Any) -> Workflow[Any, Any]:
+    return Flow(name).then(numbers).map(body, name="each", spread=True).build()
+
+
+def test_two_groups_that_fail_in_one_turn() -> None:
+    both = Flow("f").fork().branch(spread("left", numbers)).branch(spread("right", numbers))
+    hand = Hand(both.join(lambda found: found).build(), 2)
+    run = hand.claim()
+    for step in hand.settle(run, run.attend(0.0)):
+        hand.settle(run, run.completed(step, [1, 2], 0.0))
+    for claim in hand.store.claim(hand.claimant, 4, 0.0):
+        name = claim.instance_id
+        item = Run(hand.claimant, claim, [], hand.store.input(name), 0.0)
+        [step] = hand.settle(item, item.attend(0.0))
+        hand.settle(item, hand.fail(item, step))
+    run = hand.claim()
+    *_, events = hand.store.news("i", run.fence, run.awaits(), 0.0)
+    turn = here(run.attend(0.0, events=events))
+    assert isinstance(turn, Turn)
+    assert len(turn.gather) == 2
+    ends = [(group, hand.store.items("i", group)) for group in turn.gather]
+    hand.settle(run, run.gathered(ends, 0.0))
+    fields = hand.store.get("i", 0.0)
+    assert fields["status"] == "failed"
+    assert fields["error"] is not None
+    assert read_error(fields["error"]).error_type == "Broken"
+
+
+def test_what_comes_in_the_place_of_an_item_is_no_item() -> None:
+    flow, other = spread("f", numbers), Flow("other").then(numbers).build()
+    hand = Hand(flow, 2)
+    hand.claimant = Claimant("w", [flow.program, other.program], lease_ttl=TTL)
+    run = hand.claim()
+    [step] = hand.settle(run, run.attend(0.0))
+    hand.settle(run, run.completed(step, [1, 2], 0.0))
+    # What follows lives where the parent and its items have been.
+    hand.store.delete("i", True, 0.0)
+    submits = [(name, made.program) for name, made in (("i", flow), ("a", other), ("b", other))]
+    for name, program in submits:
+        hand.store.submit([(name, program, encode_payload(2), None)], "fail", 0.0)
+    run = hand.claim()
+    [step] = hand.settle(run, run.attend(0.0))
+    hand.settle(run, run.completed(step, [1, 2], 0.0))
+    for name in ("a", "b"):
+        claim = hand.store.claim_one(hand.claimant, name, 0.0)
+        assert claim is not None
+        run = Run(hand.claimant, claim, [], hand.store.input(name), 0.0)
+        [step] = hand.settle(run, run.attend(0.0))
+        hand.settle(run, run.completed(step, 0, 0.0))
+    fields = hand.store.get("i", 0.0)
+    assert (fields["status"], fields["reason"]) == ("waiting", None)

@@ -144,6 +144,8 @@ class Map:
     step: Step
     concurrency: int | None
     on_error: Literal["fail", "collect"]
+    spread: bool = False
+    """Whether its items are instances of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +247,7 @@ def _add(flow: Any, node: Node) -> Any:
                 concurrency=node.concurrency,
                 on_error=node.on_error,
                 name=node.name,
+                spread=node.spread,
             )
         case Route():
             route = flow.route(callee(node.key), keys=node.keys, name=node.name)

@@ -17,6 +17,7 @@ from .books import Book, Tenure, Violation
 
 Answer: TypeAlias = Step | Turn | int | None
 Event: TypeAlias = tuple[int, str, bytes]
+Ends: TypeAlias = list[tuple[int, list[tuple[str, bytes | None]]]]
 News: TypeAlias = tuple[bool, bool, bool, list[Event]]
 
 
@@ -31,6 +32,10 @@ class Held:
     reply: tuple[str, list[Event]] | None = None
     news: News | None = None
     native: bool = False
+    gathering: set[int] = field(default_factory=set)
+    """Groups of items of which is to be found out how they ended."""
+    ends: Ends | None = None
+    """What was found out, on its way to the run."""
     wake_at: float | None = None
     running: list[Step] = field(default_factory=list)
     unwanted: list[Step] = field(default_factory=list)

@@ -2,5 +2,5 @@
 
 APPLICATION_ID = 0x53595253
 """`SYRS`, as all sealed bytes begin."""
-VERSION = 1
+VERSION = 2
 """The newest that this program writes."""

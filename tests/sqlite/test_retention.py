@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sayiir import Flow, InstanceNotFoundError, LoopResult, SqliteBackend, WorkflowClient, task
+from sayiir import (
+    Flow,
+    InstanceNotFoundError,
+    LoopResult,
+    SqliteBackend,
+    Worker,
+    WorkflowClient,
+    task,
+)
 from sayiir.testing import HandWorker, VirtualClock, new_instance
 
 from .picture import opened
@@ -138,6 +148,114 @@ async def test_pieces_that_were_left_are_swept_by_the_next_process(tmp_path: Pat
             await asyncio.sleep(0)  # As above.
     await backend.close()
     assert rows_of(path, "steps") == 0
+
+
+ITEMS = 3_000
+FIRST_PIECE, PIECE_OF_ITEMS = 1_000, 64
+"""So many items go together with their parent, and so many with each sweep after that."""
+MANY = (
+    Flow("many")
+    .then(lambda count: list(range(count)), name="list")
+    .map(lambda n: n, name="each", spread=True)
+    .wait_for_event("go")
+    .build()
+)
+
+
+async def with_items(path: Path, clock: VirtualClock) -> SqliteBackend:
+    """A store where all items of a parent have ended, and the parent waits for an event."""
+    backend = SqliteBackend(path, synchronous="normal", clock=clock, keep_completed="7d")
+    async with Worker(backend, MANY, concurrency=64, poll_interval="1h"):
+        await backend.submit([new_instance(MANY, "many", ITEMS)], "fail")
+        async with asyncio.timeout(LONG):
+            while (await backend.get("many")).status != "awaiting_signal":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # Nothing tells of the wait of somebody else.
+    return backend
+
+
+class Reader:
+    """Counts rows in a process of its own, which may have the file open beside this one."""
+
+    def __init__(self, path: Path, *tables: str) -> None:
+        counts = ", ".join(f"(SELECT count(*) FROM {name})" for name in tables)
+        program = "import sqlite3, sys\nfor _ in sys.stdin: print(*sqlite3.connect(sys.argv[1])"
+        program += f".execute('SELECT {counts}').fetchone(), flush=True)"
+        command = [sys.executable, "-c", program, str(path)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def counts(self) -> list[int]:
+        """Of each table."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return [int(count) for count in self._process.stdout.readline().split()]
+
+    def close(self) -> None:
+        """There is nothing more to count."""
+        self._process.communicate()
+
+
+async def pieces_of(backend: SqliteBackend, path: Path, clock: VirtualClock) -> list[int]:
+    """How many items go with each write, until there are none."""
+    reader = Reader(path, "items", "instances", "inputs")
+    pieces: list[int] = []
+    left = reader.counts()[0]
+    while left > 0 and len(pieces) < ITEMS:
+        clock.advance(1)
+        await backend.send_event("nobody", "go", b"", "always the same")
+        now, instances, inputs = reader.counts()
+        assert now == instances == inputs
+        pieces.append(left - now)
+        left = now
+    reader.close()
+    return pieces
+
+
+async def test_items_are_kept_until_their_parent_goes_and_go_in_pieces(tmp_path: Path) -> None:
+    path, clock = tmp_path / "store.db", VirtualClock()
+    backend = await with_items(path, clock)
+    clock.advance(100 * DAY)
+    await run(backend, STRAIGHT, "younger")
+    assert rows_of(path, "items") == ITEMS
+    assert rows_of(path, "instances") == ITEMS + 2
+    await WorkflowClient(backend).send_event("many", "go", PAYLOAD)
+    async with Worker(backend, MANY, poll_interval="1h"):
+        await WorkflowClient(backend).result("many", timeout=LONG)
+    await backend.delete("younger", False)
+    clock.advance(8 * DAY)
+    pieces = await pieces_of(backend, path, clock)
+    assert sum(pieces) == ITEMS
+    # The transaction that removes the parent sweeps like all others.
+    assert pieces[0] <= FIRST_PIECE + PIECE_OF_ITEMS
+    assert max(pieces[1:]) <= PIECE_OF_ITEMS
+    clock.advance(1)
+    await backend.release("nobody")
+    await backend.close()
+    for table in ("instances", "inputs", "steps", "items", "item_groups", "garbage"):
+        assert rows_of(path, table) == 0, table
+
+
+async def test_a_deleted_parent_takes_its_items_along(tmp_path: Path) -> None:
+    path, clock = tmp_path / "store.db", VirtualClock()
+    backend = await with_items(path, clock)
+    await backend.delete("many", True)
+    # Its id is free at once; what comes under it has nothing of the former one's.
+    await run(backend, MANY, "many", 2)
+    page = await backend.find(id_prefix="many", limit=500)
+    status = {row.instance_id: row.status for row in page.rows}
+    assert status["many"] == "waiting"
+    assert rows_of(path, "items") < ITEMS
+    await backend.delete("many", True)
+    pieces = await pieces_of(backend, path, clock)
+    assert max(pieces) <= PIECE_OF_ITEMS
+    clock.advance(1)
+    await backend.release("nobody")
+    await backend.close()
+    for table in ("instances", "inputs", "steps", "items", "item_groups", "garbage"):
+        assert rows_of(path, table) == 0, table
 
 
 @pytest.mark.parametrize("kept", ["instances", "events"])

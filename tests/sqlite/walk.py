@@ -31,6 +31,7 @@ from sayiir import (
     task,
 )
 from sayiir._codec import encode_payload
+from sayiir._core import Turn
 from sayiir.backends import Backend
 from sayiir.testing import HandWorker, Held, VirtualClock, new_instance
 
@@ -103,10 +104,23 @@ RETRIED: Whole = (
     .build()
 )
 BROKEN: Whole = Flow("broken").then(refuse).build()
+SPREAD: Whole = (
+    Flow("spread")
+    .then(step(lambda n: list(range(n)), "list"))
+    .map(step(add, "each"), spread=True)
+    .then(sum)
+    .build()
+)
+FALLEN: Whole = (
+    Flow("fallen")
+    .then(step(lambda n: list(range(n)), "list"))
+    .map(step(refuse, "each"), spread=True)
+    .build()
+)
 LONG: Whole = (
     Flow("long").loop(step(turn, "turn"), max_iterations=LONG_TURNS + 1, name="again").build()
 )
-FLOWS = (STRAIGHT, NAP, WAIT, FORK, TAGGED, RETRIED, BROKEN, LONG)
+FLOWS = (STRAIGHT, NAP, WAIT, FORK, TAGGED, RETRIED, BROKEN, LONG, SPREAD, FALLEN)
 PAYLOAD = 100
 """Of every event, so that it does not matter who sent it."""
 
@@ -122,8 +136,17 @@ def oracle(workflow: str, given: int) -> int | None:
         "retried": given + 1,
         "long": LONG_TURNS,
         "broken": None,
+        "spread": sum(range(1, given + 1)),
+        "spread/each": given + 1,
+        "fallen": None,
+        "fallen/each": None,
     }
     return answers[workflow]
+
+
+def parent_of(item: str) -> str:
+    """The id of whose item it is; of no item nobody's."""
+    return item.rpartition("~")[0]
 
 
 class Diary:
@@ -166,8 +189,19 @@ class Recorded:
         return call
 
 
+async def gather(held: Held) -> None:
+    """Tell how the items ended of groups that are over."""
+    answer = held.run.attend(held.backend.now())
+    if isinstance(answer, Turn) and answer.gather:
+        items = held.backend.items
+        ends = [(group, list(await items(held.instance_id, group))) for group in answer.gather]
+        await held._settle(held.run.gathered(ends, held.backend.now()))
+
+
 async def run_on(held: Held) -> None:
     """Run every step that it has, until it has none."""
+    if not held.steps and held.state == "held":
+        await gather(held)
     while held.steps:
         step = held.steps[0]
         try:
@@ -231,6 +265,8 @@ async def walk(path: Path, log: Path, look: Callable[[int], None] | None = None)
         stops.requests,
         stops.tags_and_retries,
         stops.leases,
+        stops.spreads,
+        stops.families,
         stops.reads,
         stops.listens,
         stops.deletes,
@@ -393,6 +429,66 @@ class Stops:
         self.clock.advance(1.0)
         assert (await self.backend.get("straight-8")).worker_id is None
         await self.worker.renew()
+
+    async def spread(
+        self, name: str, workflow: Whole = SPREAD, policy: str = "fail", count: int = 2
+    ) -> None:
+        """Submit a parent and let it make its items."""
+        await self.submit(workflow, name, policy, count)
+        await run_on(await self.claim(name))
+
+    async def item(self, parent: str, index: int) -> Held:
+        """Claim an item of the one group that a parent has."""
+        page = await self.backend.find(id_prefix=f"{parent}~", limit=50)
+        [name] = [row.instance_id for row in page.rows if row.instance_id.endswith(f"[{index}]")]
+        return await self.claim(name)
+
+    async def spreads(self) -> None:
+        """Items end before their parent is asked for, and while somebody holds it."""
+        await self.spread("spread-1")
+        for index in (1, 0):
+            await run_on(await self.item("spread-1", index))
+        await run_on(await self.claim("spread-1"))
+        # One item fails; another is being done, and a third is not wanted any more.
+        await self.spread("fallen-1", FALLEN, count=3)
+        held = await self.item("fallen-1", 1)
+        await run_on(await self.item("fallen-1", 0))
+        await run_on(await self.claim("fallen-1"))
+        await self.worker.renew()
+        await run_on(held)
+        # The parent is paused when the last one ends.
+        await self.spread("spread-2", count=1)
+        await self.backend.pause("spread-2", None, None)
+        await run_on(await self.item("spread-2", 0))
+        await self.backend.unpause("spread-2")
+        await run_on(await self.claim("spread-2"))
+        # Where it stays when the walk is over.
+        await self.spread("spread-3", count=3)
+        await run_on(await self.item("spread-3", 2))
+
+    async def families(self) -> None:
+        """What befalls a parent befalls its items."""
+        await self.spread("spread-4")
+        held = await self.item("spread-4", 0)
+        await self.backend.cancel("spread-4", "not wanted", None)
+        # Finished work is never reported as cancelled.
+        assert await held.complete(1) == "ok"
+        await self.spread("spread-5")
+        await run_on(await self.item("spread-5", 0))
+        await self.spread("spread-5", policy="terminate_existing", count=3)
+        await run_on(await self.item("spread-5", 0))
+        await self.spread("spread-6")
+        held = await self.item("spread-6", 1)
+        await self.backend.delete("spread-6", True)
+        assert await held.complete(2) == "lease_lost"
+        # An item alone is cancelled, another one deleted; no one else ever will be.
+        await self.spread("spread-7", FALLEN)
+        page = await self.backend.find(id_prefix="spread-7~", limit=50)
+        first, second = (row.instance_id for row in page.rows)
+        await self.backend.cancel(first, None, None)
+        await self.spread("spread-8", FALLEN)
+        await self.backend.delete(second, True)
+        await run_on(await self.claim("spread-7"))
 
     async def reads(self) -> None:
         await self.backend.find(limit=5, id_prefix="straight")

@@ -13,6 +13,14 @@ Promises a backend makes:
   repeated key has no effect.
 * Claims come by priority, each level worth `AGEING_SECONDS` of waiting, then oldest first; an
   instance whose definition or tags the claimant lacks is never in the way of one it can do.
+* The instances that a commit's `batch` brings are items of the committing one: made with the
+  commit, under the ids it names. The end of an item (or its removal), in the same step, counts
+  down its group, which begins with `count`. When nothing is left, or an item of a `fail_fast` group
+  ends other than completed, the parent gets one event under `group_event(group)`, which wakes it
+  like any other. Groups in a commit's `over`, and all of a parent that ended, was cancelled or is
+  removed, are awaited no more: in the same step their unended items are cancelled (held ones asked
+  to be). When the parent is removed its items are too, now or soon after; age alone does not remove
+  them.
 * A ready instance is one that is in progress and not held, that is parked and whose time has come,
   or that is parked and for which an awaited event is buffered.
 
@@ -161,8 +169,18 @@ class Backend(Protocol):
             InstanceNotFoundError: There is no such instance.
         """
 
+    async def items(self, instance_id: str, group: int) -> Sequence[tuple[str, bytes | None]]:
+        """How the items of one of its groups ended, by their indexes; a word and bytes for each.
+
+        `completed` with the sealed output, `failed` with the error record, `cancelled` (also one
+        that was deleted) and `unended`.
+
+        Raises:
+            InstanceNotFoundError: There is no such instance.
+        """
+
     async def delete(self, instance_id: str, force: bool) -> None:
-        """Remove an instance, its history and its events.
+        """Remove an instance, its history, its events and its items.
 
         Raises:
             InstanceNotFoundError: There is no such instance.

@@ -259,6 +259,13 @@ class StorageBackend:
         step: StepRow | None = await self._ask(self.store.step, instance_id, path_or_name)
         return step
 
+    async def items(self, instance_id: str, group: int) -> Sequence[tuple[str, bytes | None]]:
+        """See `Backend.items`."""
+        ends: Sequence[tuple[str, bytes | None]] = await self._ask(
+            self.store.items, instance_id, group
+        )
+        return ends
+
     async def delete(self, instance_id: str, force: bool) -> None:
         """See `Backend.delete`."""
         await self._ask(self.store.delete, instance_id, force)

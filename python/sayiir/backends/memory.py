@@ -79,6 +79,11 @@ class InMemoryBackend:
         """Add a listener for hints; what comes back removes it."""
         return self.hub.listen(listener)
 
+    def tell(self) -> None:
+        """Give the hints about instances that calls for others had to do with: items, parents."""
+        for kind, instance_id in self.store.told():
+            self.hub.tell(kind, instance_id)
+
     async def check_submit(
         self, instance_id: str, program: Program, policy: str
     ) -> InstanceRow | None:
@@ -96,6 +101,7 @@ class InMemoryBackend:
             self.clock(),
         )
         self.hub.submitted([new.instance_id for new in instances], policy)
+        self.tell()
         return [None if row is None else InstanceRow(**row) for row in found]
 
     async def claim(self, claimant: Claimant, limit: int) -> Sequence[Claim]:
@@ -115,6 +121,7 @@ class InMemoryBackend:
         count = self.store.release(worker_id, self.clock())
         if count:
             self.hub.given_back("")
+            self.tell()
         return count
 
     async def give_back(self, instance_id: str, fence: int) -> bool:
@@ -122,6 +129,7 @@ class InMemoryBackend:
         held = self.store.give_back(instance_id, fence, self.clock())
         if held:
             self.hub.given_back(instance_id)
+            self.tell()
         return held
 
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Reply]:
@@ -131,6 +139,7 @@ class InMemoryBackend:
             kind, events = self.store.commit(commit, self.clock())
             replies.append(Reply(kind, tuple(Event(*event) for event in events)))
             self.hub.committed(commit.instance_id, kind, commit.next)
+        self.tell()
         return replies
 
     async def news(self, instance_id: str, fence: int, names: Sequence[str]) -> News:
@@ -158,6 +167,7 @@ class InMemoryBackend:
         """See `Backend.cancel`."""
         status = self.store.cancel(instance_id, reason, by, self.clock())
         self.hub.asked(instance_id, status)
+        self.tell()
         return status
 
     async def pause(self, instance_id: str, reason: str | None, by: str | None) -> str:
@@ -211,10 +221,15 @@ class InMemoryBackend:
         """See `Backend.step`."""
         return self.store.step(instance_id, path_or_name)
 
+    async def items(self, instance_id: str, group: int) -> Sequence[tuple[str, bytes | None]]:
+        """See `Backend.items`."""
+        return self.store.items(instance_id, group)
+
     async def delete(self, instance_id: str, force: bool) -> None:
         """See `Backend.delete`."""
         self.store.delete(instance_id, force, self.clock())
         self.hub.deleted(instance_id)
+        self.tell()
 
     async def backlog(self) -> Sequence[Backlog]:
         """See `Backend.backlog`."""

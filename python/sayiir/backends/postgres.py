@@ -113,8 +113,12 @@ class PostgresBackend(StorageBackend):
             url,
             schema=schema,
             max_connections=max_connections,
-            statement_timeout=parse_duration(statement_timeout, name="statement_timeout"),
-            connect_timeout=parse_duration(connect_timeout, name="connect_timeout"),
+            statement_timeout=parse_duration(
+                statement_timeout, name="statement_timeout", allow_zero=False
+            ),
+            connect_timeout=parse_duration(
+                connect_timeout, name="connect_timeout", allow_zero=False
+            ),
             timeout=parse_duration(timeout, name="timeout", allow_zero=True),
             keep_completed=None
             if keep_completed is None

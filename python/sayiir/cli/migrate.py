@@ -2,7 +2,9 @@
 
 Promises that a dry run changes nothing and that its exit code tells whether there is something to
 do; that what is migrated is migrated as by any backend that opens it: forward only, in one
-transaction, by one process. How a schema looks is not known here.
+transaction, by one process. So does the script that a dry run prints for PostgreSQL: whoever runs
+it comes to the same schema, and when the schema has changed since, it stops and changes nothing.
+What a schema holds is not known here, but for where its version is noted.
 """
 
 import asyncio
@@ -39,7 +41,7 @@ class Change:
     before: int
     after: int
     sql: str = ""
-    """What would be run, where that can be told."""
+    """A script that does it, where there is one."""
 
     def words(self, *, only_said: bool) -> str:
         """The change as a sentence goes on.
@@ -56,7 +58,11 @@ class Change:
 
 
 @click.command("migrate", epilog=_EXIT_CODES)
-@click.option("--dry-run", is_flag=True, help="Change nothing; print the SQL that would run.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Change nothing; for PostgreSQL print a script that psql can run.",
+)
 @url_option
 @json_option
 def command(dry_run: bool, url: str | None, as_json: bool) -> None:
@@ -106,9 +112,61 @@ async def _postgres(url: str | None, dry_run: bool) -> Change:
     newest = known[-1][0]
     if found > newest:
         raise _newer(url, found, newest)
-    missing = [sql for version, sql in known if version > found]
-    sql = "\n".join(missing).replace("sayiir.", f'"{backend.schema}".')
-    return Change(found, newest, sql)
+    missing = [(version, sql) for version, sql in known if version > found]
+    return Change(found, newest, _script(backend.schema, found, missing) if missing else "")
+
+
+_OPEN = """\
+-- PostgreSQL, schema "{schema}": from version {found} to {newest}, all of it or nothing.
+-- Run it as the schema's owner:  psql --set=ON_ERROR_STOP=1 --file=THIS_FILE URL
+BEGIN;
+SET LOCAL lock_timeout = 0;
+
+"""
+# Making a schema takes a right on the database even where it is there already, and nothing here can
+# tell whether it is.
+_MAKE = """\
+-- If the schema is there already and you may not make one, leave this statement out.
+CREATE SCHEMA IF NOT EXISTS "{schema}";
+CREATE TABLE IF NOT EXISTS sayiir.schema_version
+    (one integer PRIMARY KEY CHECK (one = 1), version integer NOT NULL);
+INSERT INTO sayiir.schema_version (one, version) VALUES (1, 0) ON CONFLICT (one) DO NOTHING;
+
+"""
+# Not every engine runs code of ours; in each a text that is no number is an error that tells it.
+_LOCK = """\
+-- Nobody migrates meanwhile; and if somebody has since this was printed, it ends here.
+SELECT CASE WHEN version = {found} THEN version
+            ELSE CAST('schema {schema} has version ' || CAST(version AS text)
+                      || ', and this script is for version {found}: print it anew' AS integer)
+       END AS version_before
+FROM sayiir.schema_version WHERE one = 1 FOR UPDATE;
+
+"""
+_STEP = """\
+{sql}
+UPDATE sayiir.schema_version SET version = {version} WHERE one = 1;
+
+"""
+
+
+def _script(schema: str, found: int, missing: list[tuple[int, str]]) -> str:
+    """What brings a schema from a version to the newest, or stops and leaves it as it is.
+
+    >>> print(_script("shop", 1, [(2, "CREATE TABLE sayiir.t (a integer);")]))  # doctest: +ELLIPSIS
+    -- PostgreSQL, schema "shop": from version 1 to 2, all of it or nothing.
+    ...
+    CREATE TABLE "shop".t (a integer);
+    UPDATE "shop".schema_version SET version = 2 WHERE one = 1;
+    <BLANKLINE>
+    COMMIT;
+    """
+    facts = {"schema": schema, "found": found, "newest": missing[-1][0]}
+    parts = [_OPEN, _LOCK] if found else [_OPEN, _MAKE, _LOCK]
+    script = "".join(part.format(**facts) for part in parts)
+    for version, sql in missing:
+        script += _STEP.format(sql=sql.rstrip(), version=version)
+    return f"{script}COMMIT;".replace("sayiir.", f'"{schema}".')
 
 
 def _sqlite(url: str | None, path: Path, dry_run: bool) -> Change:

@@ -12,16 +12,19 @@ import pytest
 # Before the modules with the assertions are loaded, so that a failure shows the values.
 _PARTS = (
     "events",
+    "family",
     "ground",
     "hinting",
     "leasing",
     "listing",
+    "parents",
     "parking",
     "pending",
     "queueing",
     "racing",
     "reading",
     "requests",
+    "spreading",
     "submitting",
 )
 pytest.register_assert_rewrite(*(f"{__name__}._{part}" for part in _PARTS))

@@ -16,15 +16,22 @@ from sayiir._workflow import Workflow
 from sayiir.backends import NewInstance
 
 __all__ = [
+    "COLLECTING",
     "DELAYED",
     "FORKED",
     "HANDING_OVER",
     "LISTENING",
     "MAPPED",
+    "NESTED",
     "ONE",
     "OTHER",
     "PATIENT",
     "RETRYING",
+    "SPREADING",
+    "SPREADING_BESIDE",
+    "SPREADING_NAPS",
+    "SPREADING_TAGGED",
+    "SPREADING_TWICE",
     "TWIN_WAITS",
     "TWO",
     "new_instance",
@@ -102,6 +109,58 @@ HANDING_OVER: Anything = (
     .build()
 )
 """A step for anybody, then one that needs the tag `gpu` and has the first priority."""
+SPREADING: Anything = (
+    Flow("spreading")
+    .then(_step, name="list")
+    .map(_named("each"), spread=True)
+    .then(_step, name="after")
+    .build()
+)
+"""A spread map over the list that the first step returns, which one failed item fails."""
+COLLECTING: Anything = (
+    Flow("collecting")
+    .then(_step, name="list")
+    .map(_named("each"), spread=True, on_error="collect")
+    .then(_step, name="after")
+    .build()
+)
+"""A spread map that goes on whatever its items come to."""
+SPREADING_TAGGED: Anything = (
+    Flow("spreading-tagged")
+    .then(_step, name="list")
+    .map(_named("special", tags=["gpu"], priority=1), spread=True)
+    .build()
+)
+"""A spread map whose items need the tag `gpu` and have the first priority."""
+SPREADING_NAPS: Anything = (
+    Flow("spreading-naps").then(_step, name="list").map(DELAYED, spread=True).build()
+)
+"""A spread map over a workflow that has a delay of 60 seconds between two steps."""
+SPREADING_BESIDE: Anything = (
+    Flow("spreading-beside")
+    .fork()
+    .branch(Flow("parts").map(_named("each"), spread=True).build(), name="parts")
+    .branch(_named("own"))
+    .join(_named("join"))
+    .build()
+)
+"""A spread map over the input, and a step of the instance's own beside it."""
+SPREADING_TWICE: Anything = (
+    Flow("spreading-twice")
+    .then(_step, name="list")
+    .map(Flow("inner").map(_named("each"), spread=True).build(), on_error="collect", name="outer")
+    .then(_step, name="after")
+    .build()
+)
+"""A map of the instance's own over lists, each of which it spreads: a group of items for each."""
+NESTED: Anything = (
+    Flow("nested")
+    .then(_step, name="list")
+    .map(Flow("inner").map(_named("each"), spread=True).build(), spread=True, name="outer")
+    .then(_step, name="after")
+    .build()
+)
+"""A spread map over lists, whose items spread them on."""
 
 
 def waits_first(name: str) -> Anything:

@@ -183,14 +183,23 @@ class Held:
             f" running: {[step.path for step in self.steps]}"
         )
 
+    async def _gathered(self, groups: Sequence[int]) -> Step | Turn | int:
+        """Tell the engine how the items ended of groups that are over."""
+        items = self.backend.items
+        ends = [(group, list(await items(self.instance_id, group))) for group in groups]
+        return self.run.gathered(ends, self.backend.now())
+
     async def _settle(self, answer: Step | Turn | int) -> str | None:
-        """Start what may start and commit what must be written, until the engine waits."""
+        """Start what may start, gather and commit what there is, until the engine waits."""
         kind = None
         while isinstance(answer, Turn):
             self.state = answer.state
             self.steps += answer.steps
             if answer.commit is None:
-                return kind
+                if not answer.gather or answer.state != "held":
+                    return kind
+                answer = await self._gathered(answer.gather)
+                continue
             [reply] = await self.backend.commit([answer.commit])
             self.replies.append(reply)
             kind = reply.kind

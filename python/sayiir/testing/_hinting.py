@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from sayiir.backends import Backend
 
 from ._clocks import VirtualClock
+from ._family import spread
 from ._flows import DELAYED, LISTENING, ONE, TWO
 from ._ground import Ground, start, submit
 from ._hand import HandWorker
@@ -104,3 +107,35 @@ class HintContract(Ground):
         await held.complete()
         ended = [instance_id for kind, instance_id in heard if kind == "ended"]
         assert ended == ["completed", "failed", "cancelled", "stopped"]
+
+    async def test_parents_and_items_are_told_of_each_other(self, backend: Backend) -> None:
+        """The last end is work, the end of a parent that of its free items: now, or at once after.
+
+        Such a hint is about an instance that is not the call's own, so it may follow the answer.
+        """
+        heard, came, loop = listening(backend), asyncio.Event(), asyncio.get_running_loop()
+
+        def hear(*_: str) -> None:
+            loop.call_soon_threadsafe(came.set)
+
+        stop = backend.listen(hear)
+
+        async def until_heard(*hints: tuple[str, str]) -> None:
+            async with asyncio.timeout(30):
+                while not set(hints) & set(heard):
+                    await came.wait()
+                    came.clear()
+
+        family = await spread(backend)
+        await until_heard(("work", "i-1"), ("work", ""))
+        await family.end(0, 1)
+        held = await family.hold(2)
+        heard.clear()
+        await held.complete(200)
+        await until_heard(("ended", family.items[2]))
+        await until_heard(("work", "i-1"), ("work", ""))
+        family = await spread(backend, parent="i-2")
+        await backend.cancel("i-2", None, None)
+        for name in family.items:
+            await until_heard(("ended", name))
+        stop()

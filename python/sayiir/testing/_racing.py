@@ -7,6 +7,7 @@ looked at afterwards.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -15,10 +16,11 @@ from typing import TypeVar
 
 import pytest
 
-from sayiir._errors import InstanceAlreadyExistsError, InvalidStateError
+from sayiir._errors import InstanceAlreadyExistsError, InstanceNotFoundError, InvalidStateError
 from sayiir.backends import Backend
 
-from ._flows import LISTENING, ONE, new_instance
+from ._family import items_of, spread, worker
+from ._flows import COLLECTING, LISTENING, NESTED, ONE, SPREADING, new_instance
 from ._ground import Ground, start, submit
 from ._hand import HandWorker
 
@@ -176,3 +178,79 @@ class RaceContract(Ground):
             # `ok` is what the completing commit heard, `completed` what the late cancel heard.
             assert statuses[name] == "completed"
             assert answer in ("ok", "completed")
+
+    @pytest.mark.parametrize("failing", [False, True])
+    async def test_a_parent_is_told_once(self, backend: Backend, failing: bool) -> None:
+        """Though its items end, and the last of them, on all sides at once."""
+        families = [await spread(backend, SPREADING, range(THREADS), f"p-{n}") for n in range(10)]
+
+        async def work(n: int) -> int:
+            done = 0
+            mine = worker(backend, f"worker-{n}")
+            # Each ends one item of every family, in the order of the families.
+            for family in families:
+                held = await mine.claim_one(family.items[n])
+                assert held is not None
+                kind = await (held.fail() if failing else held.complete(n))
+                done += kind == "ok"
+            return done
+
+        assert await at_once(work) == [10] * THREADS
+        for family in families:
+            assert await family.told() == 1
+            assert await family.statuses() == ["failed" if failing else "completed"] * THREADS
+            held = await family.hold_parent()
+            assert held.state == ("failed" if failing else "held")
+            assert failing or held.steps[0].input == list(range(THREADS))
+
+    async def test_items_end_in_any_way_at_once(self, backend: Backend) -> None:
+        """Completed, cancelled and deleted from all sides, each is counted once."""
+        families = [await spread(backend, COLLECTING, range(12), f"p-{n}") for n in range(10)]
+
+        async def work(n: int) -> None:
+            mine = worker(backend, f"worker-{n}")
+            for family in families:
+                for index, name in enumerate(family.items):
+                    # Whoever comes later finds it ended or gone, which is as it should be.
+                    with contextlib.suppress(InvalidStateError, InstanceNotFoundError):
+                        if (n + index) % 4 == 0:
+                            held = await mine.claim_one(name)
+                            if held is not None and held.steps:
+                                await held.complete(0)
+                        elif (n + index) % 4 == 1:
+                            await backend.cancel(name, None, None)
+                        elif (n + index) % 4 == 2 and index % 3 == 0:
+                            await backend.delete(name, True)
+
+        await at_once(work)
+        for family in families:
+            assert await family.told() == 1
+            assert "unended" not in await family.ends()
+            assert len((await family.hold_parent()).steps) == 1
+
+    async def test_a_parent_and_its_items_end_at_once(self, backend: Backend) -> None:
+        """Cancelled on one side, its items completed on all others: nothing is left to do."""
+        families = [await spread(backend, NESTED, [[n]] * 7, f"p-{n}") for n in range(10)]
+
+        async def work(n: int) -> None:
+            mine = worker(backend, f"worker-{n}")
+            for family in families:
+                if n == 0:
+                    await backend.cancel(family.parent, "enough", None)
+                    continue
+                held = await mine.claim_one(family.items[n - 1])
+                if held is None or held.state != "parked":
+                    continue
+                for name in await items_of(backend, held.instance_id):
+                    inner = await mine.claim_one(name)
+                    if inner is not None and inner.steps:
+                        await inner.complete(n)
+
+        await at_once(work)
+        rows = (await backend.find(limit=1000)).rows
+        assert {row.status for row in rows} <= {"cancelled", "completed"}
+        assert {row.worker_id for row in rows} == {None}
+        for family in families:
+            assert (await backend.get(family.parent)).status == "cancelled"
+            assert await family.ends() == ["cancelled"] * 7
+        assert await worker(backend).claim_ids(9) == []

@@ -21,12 +21,14 @@ from ._events import EventContract
 from ._hinting import HintContract, ListenContract
 from ._leasing import LeaseContract
 from ._listing import ListContract
+from ._parents import GoneContract, OverContract, ParentContract
 from ._parking import ParkContract
 from ._pending import PendingContract
 from ._queueing import QueueContract
 from ._racing import RaceContract
 from ._reading import ReadContract
 from ._requests import RequestContract
+from ._spreading import SpreadContract
 from ._submitting import SubmitContract
 
 __all__ = ["BackendContract", "HintContract"]
@@ -43,6 +45,10 @@ class BackendContract(
     ReadContract,
     ListContract,
     ListenContract,
+    SpreadContract,
+    ParentContract,
+    OverContract,
+    GoneContract,
     RaceContract,
 ):
     """Every promise of `sayiir.backends.Backend`, one test each; see the module's opening.

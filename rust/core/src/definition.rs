@@ -14,7 +14,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::id::{check_name, path_segment};
+use crate::id::{MAX_NAME_BYTES, check_name, path_segment};
 use crate::policy::{DEFAULT_PRIORITY, Tags, TaskPolicy};
 
 /// Deepest nesting of blocks; keeps every recursion over a definition shallow.
@@ -84,6 +84,12 @@ pub enum NodeSpec {
         concurrency: Option<u32>,
         on_error: OnError,
     },
+    /// One body over every item of a list, each item an instance of its own that any worker may take.
+    Spread {
+        name: String,
+        body: Vec<NodeSpec>,
+        on_error: OnError,
+    },
     /// One of several arms, chosen by a key function.
     Route {
         name: String,
@@ -123,6 +129,7 @@ impl NodeSpec {
             Self::Task { name, .. }
             | Self::Fork { name, .. }
             | Self::Map { name, .. }
+            | Self::Spread { name, .. }
             | Self::Route { name, .. }
             | Self::Loop { name, .. }
             | Self::Delay { name, .. }
@@ -146,6 +153,10 @@ pub enum NodeKind {
     Map {
         body: BlockId,
         concurrency: Option<u32>,
+        on_error: OnError,
+    },
+    Spread {
+        body: BlockId,
         on_error: OnError,
     },
     Route {
@@ -183,6 +194,7 @@ impl NodeKind {
             Self::Task { .. } => "task",
             Self::Fork { .. } => "fork",
             Self::Map { .. } => "map",
+            Self::Spread { .. } => "spread",
             Self::Route { .. } => "route",
             Self::Loop { .. } => "loop",
             Self::Delay { .. } => "delay",
@@ -229,14 +241,18 @@ pub struct ListedNode {
 pub struct Definition {
     /// The workflow's name.
     pub name: Arc<str>,
-    /// All tasks uses.
-    pub tasks: Vec<TaskSpec>,
+    /// All uses of tasks.
+    pub tasks: Arc<[TaskSpec]>,
     /// All nodes; indices are [`NodeId`]s.
     pub nodes: Vec<Node>,
     /// All blocks; indices are [`BlockId`]s.
     pub blocks: Vec<Block>,
     /// Where an instance begins.
     pub root: BlockId,
+    /// Whether its instances are the items of a spread map of another definition.
+    pub item: bool,
+    /// What the items of each spread map run; not of those inside of another one's body.
+    spread: Vec<(NodeId, Arc<Self>)>,
     hash: [u8; 32],
 }
 
@@ -245,6 +261,10 @@ struct Builder<'a> {
     task_count: usize,
     nodes: Vec<Node>,
     blocks: Vec<Block>,
+    /// The bodies of spread maps, to become definitions of their own.
+    spread: Vec<(NodeId, &'a [NodeSpec])>,
+    /// How many such bodies this place is inside of.
+    inside: u32,
 }
 
 impl Definition {
@@ -259,23 +279,69 @@ impl Definition {
             task.policy
                 .check(&format!("flow '{name}', task '{}'", task.name))?;
         }
+        Self::assemble(name, tasks.into(), root, false)
+    }
+
+    /// Builds the definition that the items of a spread map run, from its stored form.
+    ///
+    /// # Errors
+    /// As [`Definition::build`].
+    pub fn build_item(name: &str, tasks: Vec<TaskSpec>, root: &[NodeSpec]) -> Result<Self> {
+        let mut built = Self::build(name, tasks, root)?;
+        built.item = true;
+        built.hash = built.fingerprint();
+        Ok(built)
+    }
+
+    fn assemble(name: &str, tasks: Arc<[TaskSpec]>, root: &[NodeSpec], item: bool) -> Result<Self> {
         let mut builder = Builder {
             flow: name,
             task_count: tasks.len(),
             nodes: Vec::new(),
             blocks: Vec::new(),
+            spread: Vec::new(),
+            inside: 0,
         };
         let root = builder.block("the flow", root, false, 0)?;
+        let bodies = builder.spread;
         let mut built = Self {
             name: name.into(),
             tasks,
             nodes: builder.nodes,
             blocks: builder.blocks,
             root,
+            item,
+            spread: Vec::with_capacity(bodies.len()),
             hash: [0; 32],
         };
+        if !bodies.is_empty() {
+            let paths: HashMap<NodeId, String> = built
+                .listing()
+                .into_iter()
+                .map(|listed| (listed.node, listed.path))
+                .collect();
+            for (node, body) in bodies {
+                let name = item_name(name, paths.get(&node).map_or("", String::as_str));
+                let items = Self::assemble(&name, Arc::clone(&built.tasks), body, true)?;
+                built.spread.push((node, Arc::new(items)));
+            }
+        }
         built.hash = built.fingerprint();
         Ok(built)
+    }
+
+    /// What the items of a spread map run.
+    #[must_use]
+    pub fn items(&self, node: NodeId) -> Option<&Arc<Self>> {
+        self.spread
+            .iter()
+            .find(|(of, _)| *of == node)
+            .map(|(_, items)| items)
+    }
+
+    /// What the items of all its spread maps run.
+    pub fn all_items(&self) -> impl Iterator<Item = &Arc<Self>> {
+        self.spread.iter().map(|(_, items)| items)
     }
 
     /// The fingerprint of name and structure: SHA-256.
@@ -326,6 +392,8 @@ impl Definition {
                 NodeKind::Loop { body, .. }
                 | NodeKind::Child { body, .. }
                 | NodeKind::Map { body, .. } => self.entry_of(*body),
+                // Nothing but the list is made here; what the items need is theirs.
+                NodeKind::Spread { body, .. } => (Arc::new([]), self.entry_of(*body).1),
                 NodeKind::Fork { branches } => {
                     let most_urgent = branches
                         .iter()
@@ -383,7 +451,7 @@ impl Definition {
                         );
                     }
                 }
-                NodeKind::Map { body, .. } => {
+                NodeKind::Map { body, .. } | NodeKind::Spread { body, .. } => {
                     self.list_block(*body, &format!("{path}[]"), Some(&path), out)
                 }
                 NodeKind::Loop { body, .. } => {
@@ -411,7 +479,11 @@ impl Definition {
 
     fn fingerprint(&self) -> [u8; 32] {
         let mut hasher = Fingerprint(Sha256::new());
-        hasher.text("sayiir definition 1");
+        hasher.text(if self.item {
+            "sayiir item 1"
+        } else {
+            "sayiir definition 1"
+        });
         hasher.text(&self.name);
         self.hash_block(self.root, &mut hasher);
         hasher.0.finalize().into()
@@ -433,9 +505,9 @@ impl Definition {
                         self.hash_block(*body, out);
                     }
                 }
-                NodeKind::Map { body, .. } | NodeKind::Loop { body, .. } => {
-                    self.hash_block(*body, out)
-                }
+                NodeKind::Map { body, .. }
+                | NodeKind::Spread { body, .. }
+                | NodeKind::Loop { body, .. } => self.hash_block(*body, out),
                 NodeKind::Route { key, arms, default } => {
                     out.text(&self.tasks[*key as usize].name);
                     out.count(arms.len());
@@ -473,7 +545,25 @@ impl Fingerprint {
     }
 }
 
-impl Builder<'_> {
+/// The name of what the items of a spread map run: the flow's, and the path of the map in it.
+fn item_name(flow: &str, path: &str) -> String {
+    let whole = format!("{flow}/{path}");
+    if whole.len() <= MAX_NAME_BYTES {
+        return whole;
+    }
+    let digest = Sha256::digest(whole.as_bytes());
+    let mut tail = String::from("~");
+    for byte in &digest[..8] {
+        let _ = write!(tail, "{byte:02x}");
+    }
+    let mut short = whole;
+    while short.len() + tail.len() > MAX_NAME_BYTES {
+        short.pop();
+    }
+    short + &tail
+}
+
+impl<'a> Builder<'a> {
     fn refuse<T>(&self, text: impl std::fmt::Display) -> Result<T> {
         Err(Error::invalid(format!("flow '{}': {text}", self.flow)))
     }
@@ -492,7 +582,7 @@ impl Builder<'_> {
     fn block(
         &mut self,
         place: &str,
-        specs: &[NodeSpec],
+        specs: &'a [NodeSpec],
         may_be_lone: bool,
         depth: usize,
     ) -> Result<BlockId> {
@@ -523,6 +613,11 @@ impl Builder<'_> {
             if self.nodes.len() >= MAX_NODES {
                 return self.refuse(format!("more than {MAX_NODES} nodes"));
             }
+            if let NodeSpec::Spread { body, .. } = spec
+                && self.inside == 0
+            {
+                self.spread.push((self.nodes.len() as NodeId, body));
+            }
             self.nodes.push(Node {
                 name: name.into(),
                 segment: segment.into(),
@@ -539,7 +634,7 @@ impl Builder<'_> {
         &mut self,
         what: &str,
         node: &str,
-        specs: &[(String, Vec<NodeSpec>)],
+        specs: &'a [(String, Vec<NodeSpec>)],
         depth: usize,
     ) -> Result<Vec<(Arc<str>, BlockId)>> {
         let mut names = HashSet::new();
@@ -563,7 +658,7 @@ impl Builder<'_> {
         Ok(out)
     }
 
-    fn kind(&mut self, spec: &NodeSpec, depth: usize) -> Result<NodeKind> {
+    fn kind(&mut self, spec: &'a NodeSpec, depth: usize) -> Result<NodeKind> {
         Ok(match spec {
             NodeSpec::Task { name, task } => NodeKind::Task {
                 task: self.task(name, *task)?,
@@ -593,6 +688,19 @@ impl Builder<'_> {
                 NodeKind::Map {
                     body,
                     concurrency: *concurrency,
+                    on_error: *on_error,
+                }
+            }
+            NodeSpec::Spread {
+                name,
+                body,
+                on_error,
+            } => {
+                self.inside += 1;
+                let body = self.block(&format!("map '{name}'"), body, false, depth + 1)?;
+                self.inside -= 1;
+                NodeKind::Spread {
+                    body,
                     on_error: *on_error,
                 }
             }

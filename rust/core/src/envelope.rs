@@ -43,6 +43,8 @@ pub mod kind {
     pub const DEFINITION: u8 = 7;
     /// A whole instance.
     pub const SNAPSHOT: u8 = 8;
+    /// A definition tree whose instances are the items of a spread map.
+    pub const ITEMS: u8 = 9;
 }
 
 /// Codec ids: how the body of a value is written. Frozen for ever.
@@ -65,8 +67,8 @@ pub mod ext {
     pub const MAP_ERROR: u8 = 18;
 }
 
-/// How many items a claimed count makes room for at once.
-const TRUSTED: usize = 1024;
+/// The most causes of an error that are kept.
+pub const MAX_CAUSES: usize = 64;
 
 /// Appends a header with an open checksum; returns where it begins, for [`seal`].
 pub fn begin(out: &mut Vec<u8>, kind: u8, codec: u8) -> usize {
@@ -255,8 +257,13 @@ impl<'a> Reader<'a> {
 
     /// A count of things that take at least one byte each.
     pub fn count(&mut self) -> Result<usize> {
+        self.count_of(1)
+    }
+
+    /// A count of things that take at least so many bytes each.
+    pub fn count_of(&mut self, least: usize) -> Result<usize> {
         let n = self.uint()?;
-        if n > self.left() as u64 {
+        if n > (self.left() / least) as u64 {
             return Err(Error::format(
                 "a count is larger than the bytes that follow",
             ));
@@ -349,8 +356,9 @@ pub fn branch(key: &str, result: &[u8]) -> Bytes {
 /// The pairs of a [`named`] body.
 pub fn named_items(body: &[u8]) -> Result<Vec<(&str, &[u8])>> {
     let mut reader = Reader::new(body);
-    let count = reader.count()?;
-    let mut out = Vec::with_capacity(count.min(TRUSTED));
+    // A name of no bytes, and an empty payload, each behind its length.
+    let count = reader.count_of(2 + HEADER)?;
+    let mut out = Vec::with_capacity(count);
     for _ in 0..count {
         out.push((reader.text()?, reader.bytes()?));
     }
@@ -369,8 +377,8 @@ pub fn branch_parts(body: &[u8]) -> Result<(&str, &[u8])> {
 /// The payloads of a [`list`] body, as ranges of it.
 pub fn list_items(body: &[u8]) -> Result<Vec<Range<usize>>> {
     let mut reader = Reader::new(body);
-    let count = reader.count()?;
-    let mut out = Vec::with_capacity(count.min(TRUSTED));
+    let count = reader.count_of(1 + HEADER)?;
+    let mut out = Vec::with_capacity(count);
     for _ in 0..count {
         let len = reader.bytes()?.len();
         out.push(reader.position() - len..reader.position());
@@ -531,7 +539,10 @@ fn array_head(body: &[u8]) -> Option<(usize, usize)> {
 #[derive(Debug, Clone)]
 pub struct Items {
     source: Bytes,
-    ranges: Vec<Range<usize>>,
+    /// Where each begins: with its length if it is a payload, with itself if it is a bare value.
+    at: Vec<u32>,
+    /// Where the last one ends.
+    end: usize,
     /// Items are bare values in this codec, not whole payloads.
     bare: Option<u8>,
 }
@@ -541,13 +552,18 @@ impl Items {
     pub fn of(source: &Bytes) -> Result<Option<Self>> {
         let view = open(source)?;
         if view.kind == kind::LIST {
-            let ranges = list_items(view.body)?
-                .into_iter()
-                .map(|r| r.start + HEADER..r.end + HEADER)
-                .collect();
+            let mut reader = Reader::new(view.body);
+            let count = reader.count_of(1 + HEADER)?;
+            let mut at = Vec::with_capacity(count);
+            for _ in 0..count {
+                at.push(position(HEADER + reader.position())?);
+                reader.bytes()?;
+            }
+            reader.end()?;
             return Ok(Some(Self {
                 source: source.clone(),
-                ranges,
+                at,
+                end: source.len(),
                 bare: None,
             }));
         }
@@ -560,21 +576,22 @@ impl Items {
             None => 0..view.body.len(),
         };
         let array = &view.body[inner.clone()];
-        let Some((count, mut at)) = array_head(array) else {
+        let Some((count, mut next)) = array_head(array) else {
             return Ok(None);
         };
-        let mut ranges = Vec::with_capacity(count.min(array.len()));
+        let before = HEADER + inner.start;
+        let mut at = Vec::with_capacity(count.min(array.len()));
         for _ in 0..count {
-            let end = skip(array, at)?;
-            ranges.push(HEADER + inner.start + at..HEADER + inner.start + end);
-            at = end;
+            at.push(position(before + next)?);
+            next = skip(array, next)?;
         }
-        if at != array.len() {
+        if next != array.len() {
             return Err(Error::format("a list has bytes left over"));
         }
         Ok(Some(Self {
             source: source.clone(),
-            ranges,
+            at,
+            end: before + next,
             bare: Some(view.codec),
         }))
     }
@@ -582,27 +599,31 @@ impl Items {
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.ranges.len()
+        self.at.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.at.is_empty()
     }
 
     /// The payload of one item.
     pub fn get(&self, index: usize) -> Result<Bytes> {
-        let range = self
-            .ranges
-            .get(index)
-            .ok_or_else(|| Error::missing(format!("item {index} is not there")))?;
-        let bytes = &self.source[range.clone()];
+        let place = |index: usize| self.at.get(index).map(|at| *at as usize);
+        let start =
+            place(index).ok_or_else(|| Error::missing(format!("item {index} is not there")))?;
+        let end = place(index + 1).unwrap_or(self.end);
+        let bytes = &self.source[start..end];
         Ok(match self.bare {
             Some(codec) => sealed(kind::VALUE, codec, bytes),
-            None => bytes.into(),
+            None => Reader::new(bytes).bytes()?.into(),
         })
     }
+}
+
+fn position(at: usize) -> Result<u32> {
+    u32::try_from(at).map_err(|_| Error::format("a list is larger than 4 GiB"))
 }
 
 /// If the payload is a `LoopResult`: whether it is done, and the payload of its value.
@@ -729,7 +750,10 @@ impl ErrorRecord {
             (text()?, text()?, text()?, text()?, text()?);
         let retryable = reader.byte()? != 0;
         let count = reader.count()?;
-        let mut causes = Vec::with_capacity(count.min(64));
+        if count > MAX_CAUSES {
+            return Err(Error::format(format!("an error has {count} causes")));
+        }
+        let mut causes = Vec::with_capacity(count);
         for _ in 0..count {
             causes.push((reader.text()?.to_owned(), reader.text()?.to_owned()));
         }

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use crate::definition::MAX_FAN_OUT;
+use crate::definition::{Definition, MAX_DEFINITION_DEPTH, MAX_FAN_OUT};
 use crate::envelope::{self, Bytes, Reader, kind, put_int, put_uint};
 use crate::error::{Error, Result};
 use crate::policy::Tags;
@@ -22,6 +22,8 @@ pub type Seq = u32;
 
 /// The strand every instance begins with.
 pub const ROOT: StrandId = 0;
+/// In [`Family::over`]: whatever groups there are.
+pub const EVERY_GROUP: StrandId = u32::MAX;
 /// `cells_from` when no child strand matters.
 pub const NO_CELLS: u32 = u32::MAX;
 
@@ -108,7 +110,7 @@ impl Ref {
     }
 
     fn read(reader: &mut Reader<'_>, depth: usize) -> Result<Self> {
-        if depth > 4 * crate::definition::MAX_DEFINITION_DEPTH + 64 {
+        if depth > 4 * MAX_DEFINITION_DEPTH + 64 {
             return Err(Error::format("a position refers too deep"));
         }
         Ok(match reader.byte()? {
@@ -190,6 +192,15 @@ pub enum Phase {
         /// How many strands it has in all.
         count: u32,
     },
+    /// At a spread map, whose items are instances of their own.
+    Spread {
+        /// The number of this use of the map, taken from those of strands.
+        group: StrandId,
+        /// How many of its items exist.
+        made: u32,
+        /// How many there are to be.
+        count: u32,
+    },
     /// Ended with a value.
     Done,
     /// Ended with the failure in this step row (only under a map that collects).
@@ -247,6 +258,12 @@ impl Cell {
                 put_uint(out, u64::from(*base));
                 put_uint(out, u64::from(*count));
             }
+            Phase::Spread { group, made, count } => {
+                out.push(8);
+                for n in [group, made, count] {
+                    put_uint(out, u64::from(*n));
+                }
+            }
             Phase::Done => out.push(6),
             Phase::Failed(seq) => {
                 out.push(7);
@@ -278,8 +295,12 @@ impl Cell {
     /// [`Error::Format`] for anything that [`Cell::encode`] did not write.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(envelope::open_as(bytes, kind::CELL, "a position")?);
-        let depth = reader.count()?;
-        let mut frames = Vec::with_capacity(depth.min(64));
+        let depth = reader.count_of(3)?;
+        // One for each block that it is inside of.
+        if depth > MAX_DEFINITION_DEPTH + 1 {
+            return Err(Error::format("a position is nested too deep"));
+        }
+        let mut frames = Vec::with_capacity(depth);
         for _ in 0..depth {
             frames.push(Frame {
                 at: reader.uint32()?,
@@ -305,6 +326,11 @@ impl Cell {
             },
             6 => Phase::Done,
             7 => Phase::Failed(reader.uint32()?),
+            8 => Phase::Spread {
+                group: reader.uint32()?,
+                made: reader.uint32()?,
+                count: reader.uint32()?,
+            },
             tag => {
                 return Err(Error::format(format!(
                     "a position has the unknown phase {tag}"
@@ -404,8 +430,54 @@ pub enum Next {
     Failed(Bytes),
 }
 
-/// Everything one checkpoint changes, applied atomically and only under a valid fence.
+/// Some of the items of a spread map, to become instances of their own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Which use of which map.
+    pub group: StrandId,
+    /// What they run.
+    pub items: Arc<Definition>,
+    /// Index of the first of them.
+    pub first: u32,
+    /// How many items the group has in all.
+    pub count: u32,
+    /// Whether the first failure among them is told at once, instead of the end of all.
+    pub fail_fast: bool,
+    /// Their sealed inputs.
+    pub inputs: Vec<Bytes>,
+}
+
+/// What a checkpoint changes about the items of spread maps.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Family {
+    /// New items.
+    pub batch: Option<Batch>,
+    /// Groups that nobody waits for any more; those of their items that have not ended are cancelled.
+    pub over: Vec<StrandId>,
+}
+
+/// How an item of a spread map ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ItemEnd {
+    /// With this sealed output.
+    Completed(Bytes),
+    /// With this error record.
+    Failed(Bytes),
+    /// Somebody cancelled it.
+    Cancelled,
+    /// Not yet.
+    Unended,
+}
+
+/// The name of the event by which a parked parent learns that a group of items is over. It has a
+/// character that no event sent by a user can have.
+#[must_use]
+pub fn group_event(group: StrandId) -> Arc<str> {
+    format!("\u{1}{group}").into()
+}
+
+/// Everything one checkpoint changes, applied atomically and only under a valid fence.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Commit {
     /// New history rows.
     pub steps: Vec<StepRow>,
@@ -413,6 +485,9 @@ pub struct Commit {
     pub cursor: Option<Vec<u8>>,
     /// Child strands' cells that changed.
     pub cells: Vec<(StrandId, Bytes)>,
+    /// Next free step and strand numbers that it builds on. A store that was set back to an older
+    /// state has others, and must not take it.
+    pub from: (Seq, StrandId),
     /// Next free step number.
     pub next_seq: Seq,
     /// Next free strand number.
@@ -427,6 +502,10 @@ pub struct Commit {
     pub quiescent: bool,
     /// What becomes of the instance.
     pub next: Next,
+    /// Whether the instance is an item of a spread map, whose end its parent is to learn of.
+    pub item: bool,
+    /// What changes about items of its own; rare.
+    pub family: Option<Box<Family>>,
 }
 
 /// A store's answer to a commit. Everything but `LeaseLost` means that the commit is durable.

@@ -13,9 +13,10 @@
 //!
 //! # Layout
 //!
-//! Behind the header (kind 7, codec 0): a record with the workflow's name · the number of tasks, a
-//! record each · the root block. A block is a number of nodes, then the nodes. A node is a record and
-//! behind it the blocks it contains; a branch is a record and its block. A *record* is its length in
+//! Behind the header (kind 7, or 9 where the instances are the items of a spread map; codec 0): a
+//! record with the workflow's name · the number of tasks, a record each · the root block. A block is
+//! a number of nodes, then the nodes. A node is a record and behind it the blocks it contains; a
+//! branch is a record and its block. A *record* is its length in
 //! bytes and that many bytes of fields. `docs/format.md` has the fields of each, byte by byte.
 //!
 //! # How it may grow
@@ -48,6 +49,7 @@ mod node {
     pub(super) const DELAY_UNTIL: u8 = 7;
     pub(super) const WAIT: u8 = 8;
     pub(super) const CHILD: u8 = 9;
+    pub(super) const SPREAD: u8 = 10;
 }
 
 /// The longest duration, in microseconds.
@@ -76,7 +78,12 @@ const TRUSTED: usize = 64;
 #[must_use]
 pub fn encode_definition(def: &Definition) -> Bytes {
     let mut out = Vec::with_capacity(64 + 64 * def.tasks.len() + 32 * def.nodes.len());
-    let start = envelope::begin(&mut out, kind::DEFINITION, codec::NONE);
+    let kind = if def.item {
+        kind::ITEMS
+    } else {
+        kind::DEFINITION
+    };
+    let start = envelope::begin(&mut out, kind, codec::NONE);
     let mut writer = Writer {
         def,
         out,
@@ -84,7 +91,7 @@ pub fn encode_definition(def: &Definition) -> Bytes {
     };
     writer.record(|fields| put_text(fields, &def.name));
     put_uint(&mut writer.out, def.tasks.len() as u64);
-    for task in &def.tasks {
+    for task in &*def.tasks {
         writer.record(|fields| put_task(fields, task));
     }
     writer.block(def.root);
@@ -98,8 +105,10 @@ pub fn encode_definition(def: &Definition) -> Bytes {
 /// [`Error::Format`] for bytes that are damaged, cut or foreign, and for a tree that could not have
 /// been built; [`Error::Newer`] for a newer format.
 pub fn decode_definition(bytes: &[u8]) -> Result<Definition> {
-    let body = envelope::open_as(bytes, kind::DEFINITION, "a definition")?;
-    read_definition(body).map_err(|error| {
+    let item = envelope::open(bytes)?.kind == kind::ITEMS;
+    let kind = if item { kind::ITEMS } else { kind::DEFINITION };
+    let body = envelope::open_as(bytes, kind, "a definition")?;
+    read_definition(body, item).map_err(|error| {
         Error::format(format!(
             "a stored definition is damaged, or written by a newer sayiir than this one: {error}"
         ))
@@ -142,6 +151,7 @@ impl Writer<'_> {
             | NodeKind::DelayUntil { .. }
             | NodeKind::Wait { .. } => {}
             NodeKind::Map { body, .. }
+            | NodeKind::Spread { body, .. }
             | NodeKind::Loop { body, .. }
             | NodeKind::Child { body, .. } => self.block(*body),
             NodeKind::Fork { branches } => {
@@ -203,6 +213,7 @@ fn put_node(out: &mut Vec<u8>, name: &str, kind: &NodeKind) {
         NodeKind::Task { .. } => node::TASK,
         NodeKind::Fork { .. } => node::FORK,
         NodeKind::Map { .. } => node::MAP,
+        NodeKind::Spread { .. } => node::SPREAD,
         NodeKind::Route { .. } => node::ROUTE,
         NodeKind::Loop { .. } => node::LOOP,
         NodeKind::Delay { .. } => node::DELAY,
@@ -220,11 +231,9 @@ fn put_node(out: &mut Vec<u8>, name: &str, kind: &NodeKind) {
             ..
         } => {
             put_option(out, *concurrency, |out, n| put_uint(out, u64::from(n)));
-            out.push(match on_error {
-                OnError::Fail => 0,
-                OnError::Collect => 1,
-            });
+            put_on_error(out, *on_error);
         }
+        NodeKind::Spread { on_error, .. } => put_on_error(out, *on_error),
         NodeKind::Route { key, arms, default } => {
             put_uint(out, u64::from(*key));
             put_uint(out, arms.len() as u64);
@@ -259,7 +268,14 @@ fn put_node(out: &mut Vec<u8>, name: &str, kind: &NodeKind) {
     }
 }
 
-fn read_definition(body: &[u8]) -> Result<Definition> {
+fn put_on_error(out: &mut Vec<u8>, on_error: OnError) {
+    out.push(match on_error {
+        OnError::Fail => 0,
+        OnError::Collect => 1,
+    });
+}
+
+fn read_definition(body: &[u8], item: bool) -> Result<Definition> {
     let mut tree = Tree {
         reader: Reader::new(body),
         nodes: 0,
@@ -272,7 +288,11 @@ fn read_definition(body: &[u8]) -> Result<Definition> {
     }
     let root = tree.block(0)?;
     tree.reader.end()?;
-    Definition::build(name, tasks, &root)
+    if item {
+        Definition::build_item(name, tasks, &root)
+    } else {
+        Definition::build(name, tasks, &root)
+    }
 }
 
 /// The reader of the tree, and how many nodes it has been promised so far.
@@ -331,6 +351,11 @@ impl<'a> Tree<'a> {
             node::MAP => NodeSpec::Map {
                 name,
                 concurrency: option(fields, Reader::uint32)?,
+                on_error: choice(fields, [OnError::Fail, OnError::Collect])?,
+                body: self.block(inner)?,
+            },
+            node::SPREAD => NodeSpec::Spread {
+                name,
                 on_error: choice(fields, [OnError::Fail, OnError::Collect])?,
                 body: self.block(inner)?,
             },

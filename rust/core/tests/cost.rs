@@ -187,3 +187,49 @@ fn a_definition_costs_in_proportion_to_its_bytes() {
         assert!(cost <= FLOOR + MOST * cut.len(), "{cost} bytes held");
     }
 }
+
+/// Bytes held for one byte read, of everything that is not a definition.
+const FEW: usize = 8;
+
+#[test]
+fn composites_lists_positions_and_errors_cost_in_proportion_to_their_bytes() {
+    let empty = envelope::sealed(kind::VALUE, codec::MSGPACK, &[]);
+    let payload = record(&empty);
+    let named = [&[0], &payload[..]].concat();
+    let pairs = sealed(kind::NAMED, &many(100_000, &named));
+    let list = sealed(kind::LIST, &many(100_000, &payload));
+    let bare = [&[0xdd, 0, 0x0f, 0x42, 0x40][..], &[0xc0; 1_000_000]].concat();
+    let bare = envelope::sealed(kind::VALUE, codec::MSGPACK, &bare);
+    let small = |bytes: &Bytes, cost: usize| {
+        assert!(
+            cost <= FEW * bytes.len(),
+            "{cost} bytes held for {}",
+            bytes.len()
+        );
+    };
+    let (cost, read) = peak(|| envelope::named_items(&pairs[HEADER..]));
+    assert_eq!(read.unwrap().len(), 100_000);
+    small(&pairs, cost);
+    let (cost, read) = peak(|| envelope::list_items(&list[HEADER..]));
+    assert_eq!(read.unwrap().len(), 100_000);
+    small(&list, cost);
+    for (bytes, count) in [(&list, 100_000), (&bare, 1_000_000)] {
+        let (cost, items) = peak(|| envelope::Items::of(bytes));
+        assert_eq!(items.unwrap().unwrap().len(), count);
+        small(bytes, cost);
+    }
+    // More than there may be of it is refused before it is kept.
+    let frames = sealed(kind::CELL, &[many(66, &[0, 0, 0]), vec![0, 0, 0]].concat());
+    let causes = [&[0; 6][..], &many(65, &[0, 0])].concat();
+    let causes = sealed(kind::ERROR, &causes);
+    for (bytes, (cost, refused)) in [
+        (&frames, peak(|| state::Cell::decode(&frames).map(drop))),
+        (
+            &causes,
+            peak(|| envelope::ErrorRecord::decode(&causes).map(drop)),
+        ),
+    ] {
+        assert!(matches!(refused, Err(Error::Format(_))), "{refused:?}");
+        assert!(cost <= 1_024, "{cost} bytes held for {}", bytes.len());
+    }
+}

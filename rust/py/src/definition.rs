@@ -48,15 +48,40 @@ type NodeFields = (
 #[derive(Debug)]
 pub struct Program {
     pub def: Arc<Definition>,
-    pub callees: Vec<Callee>,
+    pub callees: Arc<[Callee]>,
     #[pyo3(get)]
     pub name: Py<PyAny>,
     #[pyo3(get)]
     pub metadata: Option<Py<PyDict>>,
+    /// What the items of its spread maps run.
+    #[pyo3(get)]
+    pub items: Vec<Py<Program>>,
     tree: OnceLock<Bytes>,
 }
 
 impl Program {
+    fn of(
+        py: Python<'_>,
+        def: &Arc<Definition>,
+        callees: &Arc<[Callee]>,
+        metadata: Option<&Py<PyDict>>,
+    ) -> PyResult<Self> {
+        let items = def
+            .all_items()
+            .map(|items| Py::new(py, Self::of(py, items, callees, metadata)?))
+            .collect::<PyResult<_>>()?;
+        Ok(Self {
+            name: pyo3::types::PyString::new(py, &def.name)
+                .into_any()
+                .unbind(),
+            def: Arc::clone(def),
+            callees: Arc::clone(callees),
+            metadata: metadata.map(|metadata| metadata.clone_ref(py)),
+            items,
+            tree: OnceLock::new(),
+        })
+    }
+
     /// The definition as data, made when it is first needed.
     pub fn tree(&self) -> Bytes {
         Bytes::clone(
@@ -96,16 +121,7 @@ impl Program {
         }
         let block = read_block(py, block, 0)?;
         let def = Definition::build(name, specs, &block).map_err(|e| error::core(py, &e))?;
-        let name = pyo3::types::PyString::new(py, &def.name)
-            .into_any()
-            .unbind();
-        Ok(Self {
-            def: Arc::new(def),
-            callees,
-            name,
-            metadata,
-            tree: OnceLock::new(),
-        })
+        Self::of(py, &Arc::new(def), &callees.into(), metadata.as_ref())
     }
 
     #[getter]
@@ -207,6 +223,16 @@ fn read_block(py: Python<'_>, block: &Bound<'_, PyAny>, depth: usize) -> PyResul
     Ok(nodes)
 }
 
+fn on_error(name: &str, word: &str) -> PyResult<OnError> {
+    match word {
+        "fail" => Ok(OnError::Fail),
+        "collect" => Ok(OnError::Collect),
+        other => Err(PyValueError::new_err(format!(
+            "map '{name}': unknown on_error {other:?}"
+        ))),
+    }
+}
+
 fn read_named(
     py: Python<'_>,
     blocks: &Bound<'_, PyAny>,
@@ -238,15 +264,12 @@ fn read_node(py: Python<'_>, node: &Bound<'_, PyTuple>, depth: usize) -> PyResul
         "map" => NodeSpec::Map {
             body: read_block(py, &at(2)?, depth + 1)?,
             concurrency: at(3)?.extract()?,
-            on_error: match word(4)?.as_str() {
-                "fail" => OnError::Fail,
-                "collect" => OnError::Collect,
-                other => {
-                    return Err(PyValueError::new_err(format!(
-                        "map '{name}': unknown on_error {other:?}"
-                    )));
-                }
-            },
+            on_error: on_error(&name, &word(4)?)?,
+            name,
+        },
+        "spread" => NodeSpec::Spread {
+            body: read_block(py, &at(2)?, depth + 1)?,
+            on_error: on_error(&name, &word(3)?)?,
             name,
         },
         "route" => NodeSpec::Route {

@@ -24,6 +24,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<definition::Program>()?;
     m.add_class::<record::Claim>()?;
     m.add_class::<record::Claimant>()?;
+    m.add_class::<record::Batch>()?;
     m.add_class::<record::Commit>()?;
     m.add_class::<record::StepRow>()?;
     m.add_class::<run::Run>()?;

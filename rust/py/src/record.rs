@@ -64,10 +64,13 @@ impl Claimant {
         if width == 0 {
             return Err(PyValueError::new_err("width must be 1 or more, got 0"));
         }
-        let programs: HashMap<Hash, Py<Program>> = programs
-            .into_iter()
-            .map(|program| (*program.get().def.hash(), program))
-            .collect();
+        let mut given = programs;
+        let mut programs: HashMap<Hash, Py<Program>> = HashMap::new();
+        // Whoever has a workflow can also do the items of its spread maps.
+        while let Some(program) = given.pop() {
+            given.extend(program.get().items.iter().map(|items| items.clone_ref(py)));
+            programs.insert(*program.get().def.hash(), program);
+        }
         let hashes = programs.keys().copied().collect();
         Ok(Self {
             inner,
@@ -354,6 +357,101 @@ pub struct Commit {
     pub inner: Arc<state::Commit>,
 }
 
+/// New items of a spread map, as a commit brings them.
+#[pyclass(frozen, module = "sayiir._core")]
+#[derive(Debug)]
+pub struct Batch {
+    inner: state::Batch,
+    parent: Arc<str>,
+    fence: u64,
+}
+
+#[pymethods]
+impl Batch {
+    /// Which use of which map: a number, unique within the parent.
+    #[getter]
+    fn group(&self) -> u32 {
+        self.inner.group
+    }
+
+    /// Index of the first item.
+    #[getter]
+    fn first(&self) -> u32 {
+        self.inner.first
+    }
+
+    /// How many items the group has in all.
+    #[getter]
+    fn count(&self) -> u32 {
+        self.inner.count
+    }
+
+    #[getter]
+    fn fail_fast(&self) -> bool {
+        self.inner.fail_fast
+    }
+
+    #[getter]
+    fn workflow(&self) -> &str {
+        &self.inner.items.name
+    }
+
+    #[getter]
+    fn definition_hash(&self) -> String {
+        self.inner.items.hash_hex()
+    }
+
+    /// Tags and priority of what an item does first.
+    #[getter]
+    fn entry(&self) -> (Vec<String>, u8) {
+        let (tags, priority) = self.inner.items.entry();
+        (tags_to_py(&tags), priority)
+    }
+
+    /// `(instance id, sealed input)` of each item.
+    #[getter]
+    fn items<'py>(&self, py: Python<'py>) -> Vec<(String, Bound<'py, PyBytes>)> {
+        let Self {
+            inner,
+            parent,
+            fence,
+        } = self;
+        (inner.first..)
+            .zip(&inner.inputs)
+            .map(|(index, input)| {
+                let id = contract::item_id(parent, *fence, inner.group, index);
+                (id.to_string(), PyBytes::new(py, input))
+            })
+            .collect()
+    }
+}
+
+/// The word for the end of an item, and the sealed output or error record.
+pub type EndFields<'py> = (&'static str, Option<Bound<'py, PyBytes>>);
+
+/// How an item ended, as Python has it.
+pub fn end_to_py<'py>(py: Python<'py>, end: &state::ItemEnd) -> EndFields<'py> {
+    match end {
+        state::ItemEnd::Completed(output) => ("completed", Some(PyBytes::new(py, output))),
+        state::ItemEnd::Failed(error) => ("failed", Some(PyBytes::new(py, error))),
+        state::ItemEnd::Cancelled => ("cancelled", None),
+        state::ItemEnd::Unended => ("unended", None),
+    }
+}
+
+/// How an item ended, from Python.
+pub fn end_of(word: &str, bytes: Option<Vec<u8>>) -> PyResult<state::ItemEnd> {
+    match (word, bytes) {
+        ("completed", Some(output)) => Ok(state::ItemEnd::Completed(output.into())),
+        ("failed", Some(error)) => Ok(state::ItemEnd::Failed(error.into())),
+        ("cancelled", _) => Ok(state::ItemEnd::Cancelled),
+        ("unended", _) => Ok(state::ItemEnd::Unended),
+        (other, _) => Err(PyValueError::new_err(format!(
+            "an item cannot have ended as {other:?}, or it lacks its bytes"
+        ))),
+    }
+}
+
 impl Commit {
     fn parked(&self) -> Option<&state::Parked> {
         match &self.inner.next {
@@ -452,7 +550,34 @@ impl Commit {
         }
     }
 
-    /// For `park`: whether an event is awaited, else only time.
+    /// Whether the instance is an item of a spread map.
+    #[getter]
+    fn item(&self) -> bool {
+        self.inner.item
+    }
+
+    /// New items of a spread map of its own, if any.
+    #[getter]
+    fn batch(&self) -> Option<Batch> {
+        let batch = self.inner.family.as_ref()?.batch.as_ref()?;
+        Some(Batch {
+            inner: batch.clone(),
+            parent: Arc::clone(&self.id),
+            fence: self.fence,
+        })
+    }
+
+    /// Groups of items that nobody awaits any more; `None` stands for all there are.
+    #[getter]
+    fn over(&self) -> Option<Vec<u32>> {
+        let over = self.inner.family.as_ref().map(|family| &family.over);
+        if over.is_some_and(|over| over.contains(&state::EVERY_GROUP)) {
+            return None;
+        }
+        Some(over.cloned().unwrap_or_default())
+    }
+
+    /// For `park`: whether an event from outside is awaited, else only time or items.
     #[getter]
     fn awaiting(&self) -> bool {
         self.parked().is_some_and(|parked| parked.awaiting)

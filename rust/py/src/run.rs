@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 use sayiir_core::advance::{Failure, Held, Machine, Start, Values};
 use sayiir_core::envelope::{Bytes, ErrorRecord};
-use sayiir_core::state::{Next, Reply, Seq, StepRow};
+use sayiir_core::state::{ItemEnd, Next, Reply, Seq, StepRow, StrandId};
 use sayiir_core::{Event, state};
 use sayiir_store::call::Call;
 use sayiir_store::{MemoryStore, Store};
@@ -34,6 +34,8 @@ struct Kept {
     /// The output of the instance, once it is on its way to the store.
     output: Option<Bytes>,
     rows: HashMap<Seq, StepRow>,
+    /// How items of spread maps ended, until that is taken up.
+    groups: HashMap<StrandId, Vec<ItemEnd>>,
 }
 
 struct View<'a> {
@@ -79,6 +81,13 @@ impl Values for View<'_> {
             None => self.kept.rows.get(&seq).and_then(|row| row.error.clone()),
         }
     }
+
+    fn items(&self, group: StrandId) -> Option<Vec<ItemEnd>> {
+        self.stored().map_or_else(
+            || self.kept.groups.get(&group).cloned(),
+            |stored| stored.items(group),
+        )
+    }
 }
 
 #[derive(Debug)]
@@ -98,6 +107,8 @@ struct Answer {
     /// The number of a commit that is on its way to the storage thread.
     ticket: Option<sayiir_store::StoreResult<u64>>,
     abandoned: Vec<u32>,
+    /// Groups of items of which it has to be asked how they ended.
+    gather: Vec<StrandId>,
     held: Held,
     wake_at_us: Option<i64>,
     cancel: bool,
@@ -105,6 +116,9 @@ struct Answer {
 
 /// Number, name and payload of an event, from Python.
 type GivenEvent = (u64, String, Vec<u8>);
+
+/// How an item ended, from Python.
+type GivenEnd = (String, Option<Vec<u8>>);
 
 /// A storage thread, and where its answers arrive.
 struct Away {
@@ -323,6 +337,7 @@ impl Run {
             commit,
             ticket,
             abandoned: machine.take_abandoned(),
+            gather: machine.wanted_groups(),
             held: machine.held(),
             wake_at_us: machine.wake_at_us(),
             cancel: *cancel,
@@ -341,6 +356,7 @@ impl Run {
             answer.commit.is_none()
                 && answer.ticket.is_none()
                 && answer.abandoned.is_empty()
+                && answer.gather.is_empty()
                 && answer.wake_at_us.is_none()
                 && answer.held == Held::Yes
                 && !answer.cancel
@@ -356,6 +372,7 @@ impl Run {
         if answer.lone.is_none()
             && answer.starts.is_empty()
             && answer.abandoned.is_empty()
+            && answer.gather.is_empty()
             && answer.held == Held::Yes
             && !answer.cancel
             && let Some(Ok(ticket)) = answer.ticket
@@ -695,6 +712,28 @@ impl Run {
         Self::give(slf, answer, now)
     }
 
+    /// How the items of groups ended that a turn asked for, by word and bytes.
+    fn gathered<'py>(
+        slf: &Bound<'py, Self>,
+        groups: Vec<(u32, Vec<GivenEnd>)>,
+        now: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut known = HashMap::new();
+        for (group, ends) in groups {
+            let ends = ends
+                .into_iter()
+                .map(|(word, bytes)| record::end_of(&word, bytes))
+                .collect::<PyResult<Vec<_>>>()?;
+            known.insert(group, ends);
+        }
+        let run = slf.get();
+        let now_us = us(now);
+        run.lock().kept.groups.extend(known);
+        let answer = run.advance(now_us, None, |machine, view| machine.gathered(now_us, view));
+        run.lock().kept.groups.clear();
+        Self::give(slf, answer, now)
+    }
+
     /// Starts nothing new from now on, and gives the instance back when the running steps are done.
     fn drain<'py>(slf: &Bound<'py, Self>, now: f64) -> PyResult<Bound<'py, PyAny>> {
         let answer = slf.get().advance(us(now), None, |machine, _| {
@@ -757,12 +796,7 @@ impl Run {
 
     /// The commit that ends the instance as failed because what is stored of it is damaged.
     fn set_aside(&self, reason: &str) -> Commit {
-        let stored = sayiir_core::advance::Stored {
-            cursor: None,
-            cells: Vec::new(),
-            next_seq: self.lock().machine.next_seq(),
-            next_strand: 1,
-        };
+        let stored = self.lock().machine.stands();
         let reason = sayiir_core::Error::format(reason);
         Commit {
             slot: self.slot,
@@ -776,6 +810,13 @@ impl Run {
     #[getter]
     fn output<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         record::to_py(py, self.lock().kept.output.as_ref())
+    }
+
+    /// Whether other instances may hear of what this one does: it is an item, or has items.
+    #[getter]
+    fn related(&self) -> bool {
+        let def = &self.program.get().def;
+        def.item || def.all_items().next().is_some()
     }
 
     fn __repr__(&self) -> String {
@@ -906,6 +947,9 @@ pub struct Turn {
     /// Tickets of running steps whose results are no longer wanted.
     #[pyo3(get)]
     abandoned: Vec<u32>,
+    /// Groups of items of which it has to be asked how they ended; answer with `gathered`.
+    #[pyo3(get)]
+    gather: Vec<u32>,
     /// `held`, `parked`, `handed_over`, `completed`, `failed`, `cancelled`, `paused` or `lost`.
     #[pyo3(get)]
     state: &'static str,
@@ -924,6 +968,7 @@ impl Turn {
             commit: None,
             ticket: None,
             abandoned: answer.abandoned.clone(),
+            gather: answer.gather.clone(),
             state: word(answer.held),
             wake_at: answer.wake_at_us.map(seconds),
             cancel: answer.cancel,

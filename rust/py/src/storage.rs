@@ -13,12 +13,12 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use sayiir_core::policy;
 use sayiir_core::state::Reply;
 use sayiir_store::call::{Answer, Call};
-use sayiir_store::port::{Arrival, Hint};
+use sayiir_store::port::Arrival;
 use sayiir_store::sqlite::{Settings, Synchronous};
 use sayiir_store::storage::Fact;
 
 use crate::error::{self, seconds, us};
-use crate::record::{Claim, Claimant, Commit, StepRow};
+use crate::record::{Claim, Claimant, Commit, StepRow, end_to_py};
 use crate::rows::{
     NewFields, backlog_to_py, batch_of, fields, filter_of, history_to_py, news_to_py, page_to_py,
     policy_of, reply_to_py, request_of, submitted_to_py,
@@ -95,6 +95,11 @@ fn answer_to_py<'py>(py: Python<'py>, answer: Answer) -> PyResult<Bound<'py, PyA
             .map(StepRow::from)
             .collect::<Vec<_>>()
             .into_pyobject(py),
+        Answer::Items(ends) => ends
+            .iter()
+            .map(|end| end_to_py(py, end))
+            .collect::<Vec<_>>()
+            .into_pyobject(py),
         Answer::Backlog(backlog) => backlog
             .iter()
             .map(backlog_to_py)
@@ -140,11 +145,7 @@ impl Port {
                     arrivals.append((ticket, py.None(), failure.into_value(py)))?;
                 }
                 Arrival::Hint(hint, id) => {
-                    let kind = match hint {
-                        Hint::Work => "work",
-                        Hint::News => "news",
-                        Hint::Ended => "ended",
-                    };
+                    let kind = hint.word();
                     arrivals.append((0, (kind, &*id), py.None()))?;
                 }
             }
@@ -672,6 +673,22 @@ impl Storage {
         let call = Call::Rows {
             id: instance_id.into(),
             seqs,
+        };
+        self.send(py, port, now, call)
+    }
+
+    #[pyo3(signature = (port, now, instance_id, group))]
+    fn items(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+        group: u32,
+    ) -> PyResult<u64> {
+        let call = Call::Items {
+            id: instance_id.into(),
+            group,
         };
         self.send(py, port, now, call)
     }

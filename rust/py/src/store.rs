@@ -15,7 +15,7 @@ use sayiir_store::{Status, Store, StoreError};
 
 use crate::definition::Program;
 use crate::error::{self, seconds, us};
-use crate::record::{Claim, Claimant, Commit, StepRow};
+use crate::record::{Claim, Claimant, Commit, EndFields, StepRow, end_to_py};
 use crate::rows::{
     BacklogFields, Fields, NewFields, NewsFields, PageFields, ReplyFields, backlog_to_py, batch_of,
     fields, filter_of, history_to_py, news_to_py, page_to_py, policy_of, reply_to_py, request_of,
@@ -323,6 +323,26 @@ impl MemoryStore {
             .into_iter()
             .map(Into::into)
             .collect())
+    }
+
+    /// Word and bytes of the end of each item of a group.
+    fn items<'py>(
+        &self,
+        py: Python<'py>,
+        instance_id: &str,
+        group: u32,
+    ) -> PyResult<Vec<EndFields<'py>>> {
+        let ends = self.call(py, self.inner.items(instance_id, group))?;
+        Ok(ends.iter().map(|end| end_to_py(py, end)).collect())
+    }
+
+    /// Hints about other instances than those of the calls so far: kind and id.
+    fn told(&self) -> Vec<(&'static str, String)> {
+        self.inner
+            .told()
+            .into_iter()
+            .map(|(hint, id)| (hint.word(), id.to_string()))
+            .collect()
     }
 
     fn delete(&self, py: Python<'_>, instance_id: &str, force: bool, now: f64) -> PyResult<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sayiir_core::Bytes;
-use sayiir_core::state::{Commit, Reply, StepRow};
+use sayiir_core::state::{Commit, ItemEnd, Reply, StepRow};
 
 use crate::contract::{
     Backlog, Claim, Claimant, ConflictPolicy, Filter, Hash, HistoryRow, InstanceRow, NewInstance,
@@ -99,6 +99,10 @@ pub enum Call {
         id: Arc<str>,
         seqs: Vec<u32>,
     },
+    Items {
+        id: Arc<str>,
+        group: u32,
+    },
     Delete {
         id: Arc<str>,
         force: bool,
@@ -130,6 +134,7 @@ pub enum Answer {
     Step(Option<Box<StepRow>>),
     Bytes(Bytes),
     Rows(Vec<StepRow>),
+    Items(Vec<ItemEnd>),
     Backlog(Vec<Backlog>),
     Wake(Option<i64>),
 }
@@ -148,6 +153,7 @@ impl Call {
                 | Self::Step { .. }
                 | Self::Input { .. }
                 | Self::Rows { .. }
+                | Self::Items { .. }
                 | Self::Backlog
                 | Self::NextWake
         )
@@ -219,6 +225,7 @@ impl Call {
             }
             Self::Input { id } => Answer::Bytes(store.input(id)?),
             Self::Rows { id, seqs } => Answer::Rows(store.rows(id, seqs)?),
+            Self::Items { id, group } => Answer::Items(store.items(id, *group)?),
             Self::Delete { id, force } => {
                 store.delete(id, *force, now_us)?;
                 Answer::Nothing

@@ -12,6 +12,12 @@
 //! * Events are first in, first out per instance and name; a repeated key has no effect; they may
 //!   come before their instance.
 //! * Claims come in order of priority, with ageing: each level is worth [`AGEING_US`] of waiting.
+//! * An instance that a commit made as an item of a spread map ends together with what its parent
+//!   learns of it, in one step. When the last item of a group has ended, or the first has failed in a
+//!   group that fails fast, the parent gets the event [`group_event`], once. When nobody awaits a
+//!   group any more (the parent said so, ended, or is gone), its unended items are cancelled in the
+//!   same step; when the parent is removed, so are its items, and theirs. Items are never removed by
+//!   age before their parent is.
 //!
 //! Time is an argument here too; a backend with a clock of its own may ignore it.
 
@@ -20,14 +26,36 @@ use std::sync::Arc;
 
 use sayiir_core::Bytes;
 use sayiir_core::event::Event;
+use sayiir_core::id::MAX_NAME_BYTES;
 use sayiir_core::policy::Tags;
-use sayiir_core::state::{Commit, Reply, StepRow};
+use sayiir_core::state::{Commit, ItemEnd, Reply, StepRow, StrandId};
 
 /// One level of priority is worth this much waiting, µs.
 pub const AGEING_US: i64 = 30_000_000;
 
 /// The fingerprint of a definition.
 pub type Hash = [u8; 32];
+
+/// The id of an item of a spread map. The fence of the commit that makes it keeps it apart from the
+/// items of an instance that had the parent's id before.
+#[must_use]
+pub fn item_id(parent: &str, fence: u64, group: StrandId, index: u32) -> Arc<str> {
+    let tail = format!("~{fence:x}.{group}[{index}]");
+    let mut cut = parent.len().min(MAX_NAME_BYTES - tail.len());
+    while !parent.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    format!("{}{tail}", &parent[..cut]).into()
+}
+
+/// The words that explain the cancel of an item that nobody awaits any more.
+#[must_use]
+pub fn unwanted(parent: &str) -> Request {
+    Request {
+        reason: Some(format!("an item of '{parent}', which does not await it any more").into()),
+        by: None,
+    }
+}
 
 /// Where an instance stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -442,6 +470,9 @@ pub trait Store {
 
     /// Outputs and error records of step rows; rows that do not exist are left out.
     fn rows(&self, id: &str, seqs: &[u32]) -> StoreResult<Vec<StepRow>>;
+
+    /// How the items of a group of this instance ended, by their indexes.
+    fn items(&self, id: &str, group: StrandId) -> StoreResult<Vec<ItemEnd>>;
 
     /// Removes an instance with its history and events; a running one only with `force`.
     fn delete(&self, id: &str, force: bool, now_us: i64) -> StoreResult<()>;

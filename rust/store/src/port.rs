@@ -24,6 +24,18 @@ pub enum Hint {
     Ended,
 }
 
+impl Hint {
+    /// The word for it in Python.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Work => "work",
+            Self::News => "news",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// What arrives.
 #[derive(Debug)]
 pub enum Arrival {

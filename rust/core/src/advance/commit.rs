@@ -11,6 +11,8 @@ impl Machine {
         // What was issued may run while this commit is on its way.
         let quiescent = self.running as usize == self.starts.len();
         let idle = self.running == 0;
+        // Items are made commit by commit, and a map is not over before it is known how.
+        let making = !self.spreading.is_empty();
         let (next, after) = if let Some(next) = self.ended.take() {
             let after = if matches!(next, Next::Completed(_)) {
                 Held::Completed
@@ -18,12 +20,14 @@ impl Machine {
                 Held::Failed
             };
             (next, after)
-        } else if !idle {
+        } else if !idle || !self.gathering.is_empty() {
             (Next::Hold, Held::Yes)
-        } else if self.release && !(self.ready.is_empty() && self.unserved.is_empty()) {
+        } else if self.release && (making || !(self.ready.is_empty() && self.unserved.is_empty())) {
             (Next::HandOver, Held::HandedOver)
-        } else if self.drain && !self.ready.is_empty() {
+        } else if self.drain && (making || !self.ready.is_empty()) {
             self.must_commit = true;
+            (Next::Hold, Held::Yes)
+        } else if making {
             (Next::Hold, Held::Yes)
         } else if let Some(id) = self.unserved.first().copied() {
             self.wanted = self.task_of(id);
@@ -72,10 +76,13 @@ impl Machine {
         self.must_commit = false;
         self.awaiting_reply = Some(after);
         std::mem::swap(&mut self.staged, &mut self.starts);
+        let now = (self.next_seq, self.next_strand);
+        let from = std::mem::replace(&mut self.from, now);
         Some(Commit {
             steps: std::mem::take(&mut self.steps),
             cursor,
             cells: std::mem::take(&mut self.cells),
+            from,
             next_seq: self.next_seq,
             next_strand: self.next_strand,
             cells_from,
@@ -83,6 +90,8 @@ impl Machine {
             needs,
             quiescent,
             next,
+            item: self.def.item,
+            family: self.family.take(),
         })
     }
 
@@ -142,7 +151,6 @@ impl Machine {
             awaits: self.awaits(),
             ..Parked::default()
         };
-        parked.awaiting = !parked.awaits.is_empty();
         let mut ids = self.parked.clone();
         ids.sort_unstable();
         let mut soonest = i64::MAX;
@@ -159,6 +167,7 @@ impl Machine {
                     parked.delay_id = Some(self.path_at(level));
                 }
                 Phase::Awaiting { .. } if parked.signal_id.is_none() => {
+                    parked.awaiting = true;
                     parked.signal_id = Some(self.path_at(level));
                     parked.signal_name = self.awaited(id);
                 }

@@ -191,13 +191,14 @@ impl Machine {
                 continue;
             };
             let due = until(&strand.phase).is_some_and(|at| at <= now_us);
-            match strand.phase {
+            let phase = strand.phase.clone();
+            match phase {
                 Phase::Backoff { .. } if due => {
                     self.wake(id);
                     self.work.push(id);
                 }
                 Phase::Sleeping { .. } if due => self.slept(id, now_us),
-                Phase::Awaiting { .. } => {
+                Phase::Awaiting { .. } | Phase::Spread { .. } => {
                     let name = self.awaited(id);
                     let event = events
                         .iter_mut()
@@ -208,6 +209,9 @@ impl Machine {
                         })
                         .and_then(Option::take);
                     match event {
+                        Some(event) if let Phase::Spread { group, .. } = phase => {
+                            self.gather(id, group, event.seq, now_us, values)?;
+                        }
                         Some(event) => {
                             self.consumed.push(event.seq);
                             self.taken.insert(event.seq);
@@ -238,6 +242,9 @@ impl Machine {
                     self.drain = false;
                     self.dispatch(now_us);
                 }
+                if self.held == Held::Yes {
+                    self.make_items(values)?;
+                }
             }
             Reply::PausePending => {
                 self.held = intended;
@@ -264,6 +271,14 @@ impl Machine {
             self.abandoned.push(ticket);
         }
         self.starts.clear();
+        self.spreading.clear();
+        self.gathering.clear();
+        self.family = self.def.all_items().next().map(|_| {
+            Box::new(Family {
+                batch: None,
+                over: vec![crate::state::EVERY_GROUP],
+            })
+        });
         self.steps.clear();
         self.cells.clear();
         self.consumed.clear();

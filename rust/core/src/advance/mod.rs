@@ -19,6 +19,7 @@ mod facts;
 mod region;
 mod resolve;
 mod restore;
+mod spread;
 mod walk;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -26,14 +27,17 @@ use std::sync::Arc;
 
 use self::resolve::{NoValues, collect_refs};
 use self::restore::damaged;
-use crate::definition::{Definition, MAX_FAN_OUT, NodeId, NodeKind, OnError, OnMax, OnTimeout};
+use crate::definition::{
+    Definition, MAX_FAN_OUT, Node, NodeId, NodeKind, OnError, OnMax, OnTimeout,
+};
 use crate::envelope::{self, Bytes, ErrorRecord, Items};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::path_segment;
 use crate::policy::{self, Tags};
 use crate::state::{
-    Cell, Commit, Frame, Next, Outcome, Parked, Phase, ROOT, Ref, Reply, Seq, StepRow, StrandId,
+    Batch, Cell, Commit, Family, Frame, ItemEnd, Next, Outcome, Parked, Phase, ROOT, Ref, Reply,
+    Seq, StepRow, StrandId, group_event,
 };
 
 /// Turns of a loop without any step in between before it is taken for a mistake.
@@ -47,6 +51,9 @@ pub trait Values {
     fn output(&self, seq: Seq) -> Option<Bytes>;
     /// The error record of a step row.
     fn error(&self, seq: Seq) -> Option<Bytes>;
+    /// How the items of a group ended, by their indexes; `None` when this has to be fetched first
+    /// (see [`Machine::wanted_groups`]).
+    fn items(&self, group: StrandId) -> Option<Vec<ItemEnd>>;
 }
 
 /// A step that may run now.
@@ -178,6 +185,8 @@ pub struct Machine {
     root: Strand,
     children: HashMap<StrandId, Strand>,
     ends: HashMap<StrandId, End>,
+    /// Next free step and strand numbers of the last commit.
+    from: (Seq, StrandId),
     next_seq: Seq,
     next_strand: StrandId,
     next_ticket: u32,
@@ -202,6 +211,12 @@ pub struct Machine {
     /// Everything consumed under this lease: news may be older than a commit on its way.
     taken: HashSet<u64>,
     must_commit: bool,
+    /// What the next commit changes about items of spread maps.
+    family: Option<Box<Family>>,
+    /// Strands at spread maps of which items are still to be made.
+    spreading: VecDeque<StrandId>,
+    /// Groups that are over, whose strand needs to know how; with the event that said so.
+    gathering: Vec<(StrandId, StrandId, u64)>,
     ended: Option<Next>,
     drain: bool,
     release: bool,
@@ -261,6 +276,17 @@ impl Machine {
     #[must_use]
     pub fn next_seq(&self) -> Seq {
         self.next_seq
+    }
+
+    /// What a commit that sets the instance aside builds on.
+    #[must_use]
+    pub fn stands(&self) -> Stored {
+        Stored {
+            cursor: None,
+            cells: Vec::new(),
+            next_seq: self.from.0,
+            next_strand: self.from.1,
+        }
     }
 
     /// Whether the root strand is the only one.
@@ -360,8 +386,10 @@ impl Machine {
 
     fn awaited(&self, id: StrandId) -> Option<Arc<str>> {
         let strand = self.peek(id)?;
-        if !matches!(strand.phase, Phase::Awaiting { .. }) {
-            return None;
+        match strand.phase {
+            Phase::Awaiting { .. } => {}
+            Phase::Spread { group, .. } => return Some(group_event(group)),
+            _ => return None,
         }
         let level = strand.levels.last()?;
         match &self

@@ -240,10 +240,9 @@ impl Machine {
         }
         let mut tickets = HashSet::new();
         for child in dropped.iter().filter(|child| **child != id) {
-            if let Some(strand) = self.children.remove(child)
-                && let Some((ticket, _)) = strand.running
-            {
-                tickets.insert(ticket);
+            if let Some(strand) = self.children.remove(child) {
+                tickets.extend(strand.running.map(|(ticket, _)| ticket));
+                self.leave_group(&strand.phase);
             }
         }
         self.running -= tickets.len() as u32;
@@ -251,7 +250,11 @@ impl Machine {
             starts.retain(|start| !tickets.contains(&start.ticket));
         }
         self.abandoned.extend(tickets);
-        self.ready.retain(|other| !dropped.contains(other));
+        for queue in [&mut self.ready, &mut self.spreading] {
+            queue.retain(|other| !dropped.contains(other));
+        }
+        self.gathering
+            .retain(|(other, ..)| !dropped.contains(other));
         for queue in [&mut self.unserved, &mut self.parked, &mut self.work] {
             queue.retain(|other| !dropped.contains(other));
         }

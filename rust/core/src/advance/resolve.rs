@@ -156,6 +156,9 @@ impl Values for NoValues {
     fn error(&self, _: Seq) -> Option<Bytes> {
         None
     }
+    fn items(&self, _: StrandId) -> Option<Vec<ItemEnd>> {
+        None
+    }
 }
 
 /// Step rows that a reference leads to directly; regions lead on through the cells of their strands.

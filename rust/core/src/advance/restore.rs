@@ -1,6 +1,7 @@
 //! Taking an instance up from what is stored, or setting it aside when that cannot be done.
 
 use super::*;
+use crate::state::EVERY_GROUP;
 
 impl Machine {
     /// Takes up an instance from its stored state.
@@ -26,6 +27,7 @@ impl Machine {
             root: Strand::default(),
             children: HashMap::new(),
             ends: HashMap::new(),
+            from: (stored.next_seq, stored.next_strand),
             next_seq: stored.next_seq,
             next_strand: stored.next_strand.max(1),
             next_ticket: 0,
@@ -45,6 +47,9 @@ impl Machine {
             consumed: Vec::new(),
             taken: HashSet::new(),
             must_commit: false,
+            family: None,
+            spreading: VecDeque::new(),
+            gathering: Vec::new(),
             ended: None,
             drain: false,
             release: false,
@@ -155,6 +160,11 @@ impl Machine {
                 matches!(kind, NodeKind::Delay { .. } | NodeKind::DelayUntil { .. })
             }
             (Phase::Awaiting { .. }, Some(kind)) => matches!(kind, NodeKind::Wait { .. }),
+            (Phase::Spread { made, count, .. }, Some(kind)) => {
+                matches!(kind, NodeKind::Spread { .. })
+                    && made <= count
+                    && *count as usize <= MAX_FAN_OUT
+            }
             (Phase::Joining { .. }, Some(kind)) => {
                 matches!(kind, NodeKind::Fork { .. } | NodeKind::Map { .. })
             }
@@ -172,6 +182,8 @@ impl Machine {
                     .flatten()
                     .min();
             }
+            Phase::Spread { made, count, .. } if made < count => self.spreading.push_back(id),
+            Phase::Spread { .. } => self.parked.push(id),
             Phase::Joining { base, count } => {
                 let level = strand.levels.last().ok_or_else(misfit)?;
                 let block = def.block(level.block);
@@ -234,6 +246,7 @@ impl Machine {
             steps: Vec::new(),
             cursor: None,
             cells: Vec::new(),
+            from: (stored.next_seq, stored.next_strand),
             next_seq: stored.next_seq,
             next_strand: stored.next_strand,
             cells_from: crate::state::NO_CELLS,
@@ -241,6 +254,11 @@ impl Machine {
             needs: None,
             quiescent: true,
             next: Next::Failed(damaged(reason)),
+            item: false,
+            family: Some(Box::new(Family {
+                batch: None,
+                over: vec![EVERY_GROUP],
+            })),
         }
     }
 

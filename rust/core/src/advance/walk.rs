@@ -11,6 +11,9 @@ impl Machine {
             }
             self.walk(id, now_us, values)?;
         }
+        if self.ended.is_none() {
+            self.make_items(values)?;
+        }
         self.dispatch(now_us);
         Ok(())
     }
@@ -169,7 +172,7 @@ impl Machine {
                     let count = branches.len() as u32;
                     return self.fan_out(id, node_id, count, None);
                 }
-                NodeKind::Map { .. } => {
+                NodeKind::Map { .. } | NodeKind::Spread { .. } => {
                     let value = strand.value.clone();
                     let source = self.resolve(&value, values)?;
                     let Some(items) = Items::of(&source)? else {
@@ -189,6 +192,12 @@ impl Machine {
                         return self.fail_node(id, "ValueError", message, now_us);
                     }
                     let count = items.len() as u32;
+                    if matches!(node.kind, NodeKind::Spread { .. }) {
+                        if self.begin_spread(id, node, count, now_us)? {
+                            continue;
+                        }
+                        return Ok(());
+                    }
                     if count > 0 {
                         return self.fan_out(id, node_id, count, Some(items));
                     }

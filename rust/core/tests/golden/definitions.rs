@@ -81,6 +81,14 @@ fn map(name: &str, body: Vec<NodeSpec>, concurrency: Option<u32>, on_error: OnEr
     }
 }
 
+fn spread(name: &str, body: Vec<NodeSpec>, on_error: OnError) -> NodeSpec {
+    NodeSpec::Spread {
+        name: name.into(),
+        body,
+        on_error,
+    }
+}
+
 fn repeat(name: &str, body: Vec<NodeSpec>, max_iterations: u32, on_max: OnMax) -> NodeSpec {
     NodeSpec::Loop {
         name: name.into(),
@@ -184,6 +192,13 @@ fn definitions() -> Vec<(&'static str, &'static str, Definition)> {
     let keyed = ["key", "step", "other", "step", "other"];
     let mapped = map("step", vec![step()], Some(7), OnError::Collect);
     let each = map("each", vec![step()], None, OnError::Fail);
+    let each_spread = spread("each", vec![task("step", 1)], OnError::Collect);
+    let inside = format!("each/{}", "µ".repeat(120));
+    let lots = vec![spread(
+        "lots",
+        vec![spread(&inside, vec![task("tuned", 0)], OnError::Fail)],
+        OnError::Fail,
+    )];
     let looped = repeat("body", vec![task("body", 0)], 300, OnMax::ExitWithLast);
     vec![
         (
@@ -242,6 +257,20 @@ fn definitions() -> Vec<(&'static str, &'static str, Definition)> {
             HASH_CHILD,
             build("parent", &["step", "step"], children),
         ),
+        (
+            "definition-spread",
+            HASH_SPREAD,
+            build(
+                "spread out",
+                &["step", "step"],
+                vec![step(), each_spread.clone()],
+            ),
+        ),
+        (
+            "definition-spread-nested",
+            HASH_SPREAD_NESTED,
+            Definition::build("spread twice", vec![tuned()], &lots).unwrap(),
+        ),
         ("definition-everything", HASH_EVERYTHING, all),
     ]
 }
@@ -258,6 +287,8 @@ const HASH_DELAY: &str = "6d538cadc12db3046ec41fad47c70bb3cf26f19b35603141bab6be
 const HASH_DELAY_UNTIL: &str = "8d8f33908018d58fec719a61e6ca6b2f615c23373a14b4784a214a6b5a68aa3a";
 const HASH_WAIT: &str = "39600773ab69623502e07975dfae3c71776ff6189159081f42e6be9b76cb23df";
 const HASH_CHILD: &str = "3defef7fb0e8472561fc3f241d96b9ca66b8009731b32f89b28c81155e8535b0";
+const HASH_SPREAD: &str = "d07535affa0af3d6337fd18328eb2a325fa3032b1bbfb7e1f1bd8e467a717cf4";
+const HASH_SPREAD_NESTED: &str = "3f9e398770c06fbc630c2aaae5cf12607db552985b8cc05ebbcad54773435174";
 const HASH_EVERYTHING: &str = "076876fa6ba2fd7461a8ea49f72db3424e1c3d0ceec9716252b33dd8c4ec2bc6";
 
 #[test]
@@ -273,5 +304,25 @@ fn definitions_and_their_hashes_are_what_they_were() {
         assert_eq!(decode_definition(&bytes).as_ref(), Ok(&def), "{name}");
         assert_eq!(encode_definition(&def), bytes, "{name}");
         assert_eq!(def.hash_hex(), hash, "{name}");
+    }
+}
+
+#[test]
+fn what_items_run_is_what_it_was() {
+    let all = definitions();
+    let def = |name: &str| {
+        let found = all.iter().find(|(known, ..)| *known == name);
+        found.map(|(_, _, def)| def.clone()).unwrap()
+    };
+    let items = |def: &Definition| def.all_items().next().unwrap().as_ref().clone();
+    let nested = items(&items(&def("definition-spread-nested")));
+    assert_eq!(nested.name.len(), 256, "{}", nested.name);
+    for (name, expected) in [
+        ("items", items(&def("definition-spread"))),
+        ("items-nested", nested),
+    ] {
+        let bytes = golden(name);
+        assert_eq!(decode_definition(&bytes).as_ref(), Ok(&expected), "{name}");
+        assert_eq!(encode_definition(&expected), bytes, "{name}");
     }
 }

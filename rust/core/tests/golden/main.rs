@@ -18,21 +18,28 @@ use sayiir_core::state::Cell;
 use sayiir_core::wire::decode_definition;
 use sayiir_core::{Error, ErrorRecord};
 
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/v1")
+/// What was frozen first, and what came with spread maps.
+fn folders() -> [PathBuf; 2] {
+    ["v1", "v1-spread"].map(|folder| {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/golden")
+            .join(folder)
+    })
 }
 
 fn golden(name: &str) -> Bytes {
-    let path = folder().join(format!("{name}.bin"));
-    fs::read(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    folders()
+        .iter()
+        .find_map(|folder| fs::read(folder.join(format!("{name}.bin"))).ok())
+        .unwrap_or_else(|| panic!("no frozen file is called {name}.bin"))
         .into()
 }
 
 /// The names of the frozen files that begin like this, without their endings.
 fn frozen(prefix: &str) -> BTreeSet<String> {
-    fs::read_dir(folder())
-        .unwrap()
+    folders()
+        .iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap())
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter_map(|name| Some(name.strip_suffix(".bin")?.to_owned()))
         .filter(|name| name.starts_with(prefix))

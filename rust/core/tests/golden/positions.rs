@@ -57,6 +57,19 @@ fn cells() -> Vec<(&'static str, Cell)> {
             cell(&first, at(NOON_US), 0, Ref::Step(5)),
         ),
         ("cell-joining", cell(&first, many, 0, Ref::Input)),
+        (
+            "cell-spread",
+            cell(
+                &first,
+                Phase::Spread {
+                    group: 7,
+                    made: 2_000,
+                    count: 10_000,
+                },
+                0,
+                Ref::Step(3),
+            ),
+        ),
         ("cell-done", cell(&[], Phase::Done, 0, Ref::Step(127))),
         (
             "cell-failed",

@@ -315,8 +315,8 @@ fn what_could_not_have_been_built_is_refused() {
         ),
         (one([vec![6], vec![1, 0xff], vec![0]].concat()), "UTF-8"),
         (
-            one([vec![10], text("x"), vec![0]].concat()),
-            "unknown kind 10",
+            one([vec![11], text("x"), vec![0]].concat()),
+            "unknown kind 11",
         ),
         (one(vec![0]), "end too early"),
         (head(&[0]), "has no steps"),

@@ -105,6 +105,17 @@ fn node() -> impl Strategy<Value = NodeSpec> {
                         OnError::Collect
                     },
                 }),
+            (name(), block.clone(), any::<bool>()).prop_map(|(name, body, fail)| {
+                NodeSpec::Spread {
+                    name,
+                    body,
+                    on_error: if fail {
+                        OnError::Fail
+                    } else {
+                        OnError::Collect
+                    },
+                }
+            }),
             (name(), 0..TASKS, branches(block.clone(), 1), default).prop_map(
                 |(name, key, arms, default)| NodeSpec::Route {
                     name,

@@ -47,6 +47,12 @@ impl MemoryStore {
         if let Some((tags, priority)) = commit.needs.take() {
             (instance.tags, instance.priority) = (tags, priority);
         }
+        if let Some(family) = commit.family.take() {
+            inner.change_family(slot, fence, *family, now_us);
+        }
+        let Some(instance) = inner.at_mut(slot) else {
+            return Reply::LeaseLost;
+        };
         let pending = instance.pending();
         match std::mem::replace(&mut commit.next, Next::Hold) {
             Next::Completed(output) => {
@@ -440,6 +446,12 @@ impl Store for MemoryStore {
             .collect())
     }
 
+    fn items(&self, id: &str, group: StrandId) -> StoreResult<Vec<ItemEnd>> {
+        let inner = self.lock();
+        let slot = inner.slot(id)?;
+        Ok(inner.ends(slot, group).unwrap_or_default())
+    }
+
     fn delete(&self, id: &str, force: bool, now_us: i64) -> StoreResult<()> {
         let mut inner = self.lock();
         inner.expire(now_us);
@@ -454,7 +466,7 @@ impl Store for MemoryStore {
                 "; cancel it first, or delete it with force=True",
             );
         }
-        inner.erase(slot);
+        inner.erase(slot, now_us);
         Ok(())
     }
 

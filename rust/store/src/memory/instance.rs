@@ -125,7 +125,7 @@ impl Instance {
         };
         self.wake_us = parked.wake_at_us.unwrap_or(0);
         self.delay_id = parked.delay_id;
-        self.awaiting = parked.awaiting.then(|| {
+        self.awaiting = (!parked.awaits.is_empty()).then(|| {
             Box::new(Awaiting {
                 names: parked.awaits.into(),
                 signal_id: parked.signal_id,

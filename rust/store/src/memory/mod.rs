@@ -9,6 +9,7 @@
 
 mod contract_impl;
 mod events;
+mod family;
 mod instance;
 mod queue;
 
@@ -18,15 +19,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sayiir_core::Bytes;
 use sayiir_core::advance::{Stored, Values};
 use sayiir_core::policy::covers;
-use sayiir_core::state::{Commit, NO_CELLS, Next, Outcome, Reply, Seq, StepRow};
+use sayiir_core::state::{
+    Commit, EVERY_GROUP, ItemEnd, NO_CELLS, Next, Outcome, Reply, Seq, StepRow, StrandId,
+};
 
 use self::events::EventBox;
+use self::family::{Group, Kin};
 use self::instance::{Asked, Instance, Place};
 use self::queue::Queue;
 use crate::contract::{
     Backlog, Claim, Claimant, ConflictPolicy, Filter, Hash, HistoryRow, InstanceRow, NewInstance,
     News, Page, Request, Status, Store, StoreError, StoreResult, Submitted,
 };
+use crate::port::Hint;
 
 /// Index of an instance.
 type Slot = u32;
@@ -70,6 +75,11 @@ struct Inner {
     orphans: HashMap<Arc<str>, Box<EventBox>>,
     orphans_by_age: VecDeque<(i64, Arc<str>)>,
     ended: BTreeSet<(i64, Slot)>,
+    /// Which instances are items of spread maps.
+    kin: HashMap<Slot, Kin>,
+    groups: BTreeMap<(Slot, StrandId), Group>,
+    /// What other instances than the one of the call have to hear of.
+    told: Vec<(Hint, Arc<str>)>,
     next_created: u64,
     next_fence: u64,
     settings: Settings,
@@ -96,6 +106,11 @@ impl MemoryStore {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing in here panics half-way through a change, so a poisoned lock is still consistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What calls for one instance did to others since this was last asked for; for hints.
+    pub fn told(&self) -> Vec<(Hint, Arc<str>)> {
+        std::mem::take(&mut self.lock().told)
     }
 
     /// How many instances there are.
@@ -148,6 +163,13 @@ impl Values for StoredValues<'_> {
 
     fn error(&self, seq: Seq) -> Option<Bytes> {
         self.row(seq, |row| row.error.clone())
+    }
+
+    fn items(&self, group: StrandId) -> Option<Vec<ItemEnd>> {
+        let inner = self.store.lock();
+        inner.at(self.slot).filter(|i| i.fence == self.fence)?;
+        // A group without a trace ended before anything of it was made.
+        Some(inner.ends(self.slot, group).unwrap_or_default())
     }
 }
 
@@ -290,7 +312,11 @@ impl Inner {
         instance.unpark();
         instance.cells.clear();
         instance.events = None;
-        if self.settings.keep_completed_us.is_some() {
+        if !self.groups.is_empty() {
+            self.give_up(slot, EVERY_GROUP, now_us);
+            self.item_ended(slot, status != Status::Completed, now_us);
+        }
+        if self.settings.keep_completed_us.is_some() && !self.kin.contains_key(&slot) {
             self.ended.insert((now_us, slot));
         }
         self.forget_old(now_us);
@@ -301,7 +327,9 @@ impl Inner {
         if let Some(keep_us) = self.settings.keep_completed_us {
             for _ in 0..8 {
                 match self.ended.first().copied() {
-                    Some((at, slot)) if at.saturating_add(keep_us) <= now_us => self.erase(slot),
+                    Some((at, slot)) if at.saturating_add(keep_us) <= now_us => {
+                        self.erase(slot, now_us);
+                    }
                     _ => break,
                 }
             }
@@ -323,7 +351,10 @@ impl Inner {
         }
     }
 
-    fn erase(&mut self, slot: Slot) {
+    fn erase(&mut self, slot: Slot, now_us: i64) {
+        if !(self.groups.is_empty() && self.kin.is_empty()) {
+            self.leave_family(slot, now_us);
+        }
         self.unplace(slot);
         let Some(instance) = self.slots[slot as usize].take() else {
             return;
@@ -502,9 +533,9 @@ impl Inner {
     }
 
     /// Creates an instance in the place of whatever has its id.
-    fn create(&mut self, new: NewInstance, now_us: i64) {
+    fn create(&mut self, new: NewInstance, now_us: i64) -> Slot {
         if let Some(&slot) = self.by_id.get(&new.id) {
-            self.erase(slot);
+            self.erase(slot, now_us);
         }
         let definition = self.queue.definition(&new.hash, &new.workflow);
         let mut instance = Box::new(Instance::fresh(
@@ -537,6 +568,7 @@ impl Inner {
         self.by_id.insert(new.id, slot);
         self.created.insert(seq, slot);
         self.place(slot, now_us);
+        slot
     }
 
     fn request(

@@ -19,6 +19,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::connection::{Link, Place, Tried};
+use super::family::items_ended;
 use super::lane::Work;
 use super::reading::{bytes, hash_of, step_of};
 use super::single::{Effects, ended};
@@ -201,8 +202,12 @@ struct Checkpoints<'a> {
     event_instance: Vec<i64>,
     event_id: Vec<&'a str>,
     event: Vec<i64>,
-    from_seq: Vec<Option<i32>>,
-    from_strand: Vec<Option<i32>>,
+    from_seq: Vec<i32>,
+    from_strand: Vec<i32>,
+    item: Vec<bool>,
+    /// Items that end, and under which fence.
+    ended_item: Vec<i64>,
+    ended_fence: Vec<Option<i64>>,
     ends: bool,
     hands_over: bool,
 }
@@ -213,9 +218,6 @@ pub struct Held {
     worker: Arc<str>,
     /// Whether there may be rows of cells.
     cells: bool,
-    /// Next free step and strand numbers that the next checkpoint builds on. A database that was set
-    /// back to an older state has others, and must not take it.
-    pub from: Option<(i32, i32)>,
 }
 
 /// What is remembered of an instance after a checkpoint was answered.
@@ -229,7 +231,6 @@ pub fn held_after(holdings: &mut Holdings, instance: i64, commit: &Commit, reply
         holdings.remove(&instance);
     } else if let Some(held) = holdings.get_mut(&instance) {
         held.cells &= commit.cells_from != NO_CELLS;
-        held.from = Some((commit.next_seq as i32, commit.next_strand as i32));
     }
 }
 
@@ -252,8 +253,8 @@ impl<'a> Checkpoints<'a> {
         let cells_from = (commit.cells_from != NO_CELLS).then_some(commit.cells_from as i32);
         self.cells_from.push(cells_from);
         self.steps.push(commit.steps.len() as i32);
-        self.from_seq.push(held.from.map(|(seq, _)| seq));
-        self.from_strand.push(held.from.map(|(_, strand)| strand));
+        self.from_seq.push(commit.from.0 as i32);
+        self.from_strand.push(commit.from.1 as i32);
         let needs = commit.needs.as_ref();
         self.tags.push(needs.map(|(tags, _)| write_list(tags)));
         self.priority
@@ -270,12 +271,17 @@ impl<'a> Checkpoints<'a> {
             (None, None) => 0,
         };
         self.status.push(status);
+        self.item.push(commit.item);
+        if commit.item && end.is_some() {
+            self.ended_item.push(instance);
+            self.ended_fence.push(Some(fence as i64));
+        }
         self.frees.push(!matches!(commit.next, Next::Hold));
         self.ends |= end.is_some();
         self.hands_over |= matches!(commit.next, Next::HandOver);
         self.wake_us
             .push(parked.and_then(|parked| parked.wake_at_us));
-        let awaits = parked.filter(|parked| parked.awaiting);
+        let awaits = parked.filter(|parked| !parked.awaits.is_empty());
         self.awaits
             .push(awaits.map(|parked| array_text(&parked.awaits)));
         self.delay_id
@@ -355,6 +361,7 @@ impl<'a> Checkpoints<'a> {
             &self.from_seq,
             &self.from_strand,
             &self.row_worker,
+            &self.item,
         ];
         let plain = self.cell.is_empty() && self.drop_instance.is_empty() && self.event.is_empty();
         let statement = if plain {
@@ -633,7 +640,7 @@ pub async fn perform(
                 id,
                 fence,
                 commit,
-            } if !work.again => {
+            } if !work.again && commit.family.is_none() => {
                 let instance = *slot as i64;
                 if let Some(held) = holdings.get_mut(&instance) {
                     held.cells |= !commit.cells.is_empty();
@@ -697,18 +704,23 @@ pub async fn perform(
         checkpoints.apply(link, now).await
     };
     let claiming = claim(link, place, lanes, &claims, now, look.around);
+    let joining = async {
+        if checkpoints.ended_item.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (items, fences) = (&checkpoints.ended_item, &checkpoints.ended_fence);
+        items_ended(link, items, fences, now).await
+    };
     let telling = tell(
         link,
         place,
-        !news.is_empty() || checkpoints.hands_over,
+        !news.is_empty() || checkpoints.hands_over || !checkpoints.ended_item.is_empty(),
         checkpoints.ends,
     );
-    let (begun, (made, (applied, (claimed, (told, over))))) = join(
+    let last = join(joining, join(telling, link.commit()));
+    let (begun, (made, (applied, (claimed, (joined, (told, over)))))) = join(
         link.begin(),
-        join(
-            creating,
-            join(applying, join(claiming, join(telling, link.commit()))),
-        ),
+        join(creating, join(applying, join(claiming, last))),
     )
     .await;
     // The first failure is the cause; those behind it say that the transaction is aborted.
@@ -716,6 +728,7 @@ pub async fn perform(
     let made = made?;
     let applied = applied?;
     let claimed = claimed?;
+    let joined = joined?;
     told?;
     over?;
     let mut made: HashMap<String, usize> = made.into_iter().map(|id| (id, 1)).collect();
@@ -741,6 +754,10 @@ pub async fn perform(
     }
     outcome.overdue = claimed.overdue;
     outcome.effects.news = claimed.news;
+    for row in joined {
+        outcome.effects.family = true;
+        outcome.effects.news |= row.get::<_, Option<i32>>(0).is_some();
+    }
     let grown = lanes.learn(place, &claimed.known)?;
     for (claiming, mut rows) in claims.iter().zip(claimed.taken) {
         if let (true, Ok(limit)) = (grown, claiming.wanted)
@@ -756,11 +773,9 @@ pub async fn perform(
         }
         let taken: Vec<Taken> = rows.iter().map(|row| taken_of(row, lanes)).collect();
         for one in &taken {
-            let stored = &one.claim.stored;
             let held = Held {
                 worker: Arc::clone(&claiming.claimant.worker),
                 cells: one.cells_from.is_some(),
-                from: Some((stored.next_seq as i32, stored.next_strand as i32)),
             };
             holdings.insert(one.claim.slot as i64, held);
         }

@@ -279,6 +279,14 @@ impl Desk {
     async fn attempt(&self, link: &Link, works: &mut Vec<Work>) -> Tried<()> {
         // In tests time stands with the callers, who move on together.
         let now = works.iter().filter_map(|work| work.job.now_us).max();
+        let items: Vec<NewInstance> = works
+            .iter()
+            .filter_map(|work| match &work.job.call {
+                Call::Commit { commit, .. } => commit.family.as_ref()?.batch.as_ref(),
+                _ => None,
+            })
+            .map(super::family::example)
+            .collect();
         let news: Vec<&NewInstance> = works
             .iter()
             .filter_map(|work| match &work.job.call {
@@ -287,6 +295,7 @@ impl Desk {
                 _ => None,
             })
             .flatten()
+            .chain(&items)
             .collect();
         let mut lanes = std::mem::take(&mut *self.lanes.borrow_mut());
         let ensured = lanes.ensure(link, &self.place, &news, now).await;
@@ -355,6 +364,16 @@ impl Desk {
             round += 1;
         }
         self.singles(link, works, now).await?;
+        if now.is_some() && self.sweep_due.take() {
+            // In tests, where time stands, what was left over goes with this call and those after it.
+            let more = Cell::new(false);
+            self.own(link, now, async |single| {
+                more.set(single.sweep().await?);
+                Ok(())
+            })
+            .await?;
+            self.sweep_due.set(more.get());
+        }
         // What only reads came here because leases had to be looked at first.
         while let Some(work) = works.last() {
             let answer = reading::read(link, &self.place, self.margin_us(), &work.job.call).await?;
@@ -385,7 +404,25 @@ impl Desk {
         *works = left;
         self.shared.unwatch(&outcome.effects.ended);
         self.shared.deliver(&mut jobs, answers);
+        self.tell_family(&outcome.effects);
         if outcome.effects.news {
+            self.look_for_own_news();
+        }
+    }
+
+    /// Hints for this process about instances that were not the calls' own.
+    fn tell_family(&self, effects: &Effects) {
+        if effects.leftovers {
+            self.sweep_due.set(true);
+            self.shared.writer.nudge();
+        }
+        if !effects.family {
+            return;
+        }
+        let ended = effects.ended.iter().map(|id| (Hint::Ended, Arc::clone(id)));
+        let work = std::iter::once((Hint::Work, "".into()));
+        self.shared.tell(ended.chain(work).collect());
+        if effects.news {
             self.look_for_own_news();
         }
     }
@@ -444,7 +481,6 @@ impl Desk {
         let mut effects = Effects::default();
         let mut answers = Vec::with_capacity(singles.len());
         let lanes = std::mem::take(&mut *self.lanes.borrow_mut());
-        let holdings = std::mem::take(&mut *self.holdings.borrow_mut());
         let done = async {
             link.begin().await?;
             let mut single = Single {
@@ -454,13 +490,12 @@ impl Desk {
                 effects: &mut effects,
             };
             for at in &singles {
-                answers.push(single.perform(&works[*at], &lanes, &holdings).await?);
+                answers.push(single.perform(&works[*at], &lanes).await?);
             }
             self.tell_and_commit(link, &effects).await
         }
         .await;
         *self.lanes.borrow_mut() = lanes;
-        *self.holdings.borrow_mut() = holdings;
         done?;
         for (at, answer) in singles.iter().zip(&answers) {
             if let (Call::Commit { slot, commit, .. }, Ok(Answer::Reply(reply))) =
@@ -486,6 +521,7 @@ impl Desk {
         }
         self.shared.unwatch(&effects.ended);
         self.shared.deliver(&mut jobs, answers);
+        self.tell_family(&effects);
         Ok(())
     }
 

@@ -16,6 +16,7 @@
 
 mod clock;
 mod connection;
+mod family;
 mod group;
 mod lane;
 mod reading;

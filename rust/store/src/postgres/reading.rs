@@ -270,6 +270,10 @@ pub async fn read(
             let absent = found.is_empty();
             known(link, id, Answer::Rows(found), absent).await?
         }
+        Call::Items { id, group } => super::family::ends(link, id, *group)
+            .await?
+            .map(Answer::Items)
+            .ok_or_else(|| not_found(id)),
         Call::Backlog => {
             let mut backlog = Vec::new();
             for row in link.rows(&sql::BACKLOG, &[]).await? {

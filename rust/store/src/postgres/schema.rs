@@ -12,7 +12,10 @@ use super::connection::{Failure, Link, Place, Tried};
 use super::trouble::Trouble;
 
 /// One step for each version, from the one before.
-const MIGRATIONS: [&str; 1] = [include_str!("../sql/postgres_0001.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../sql/postgres_0001.sql"),
+    include_str!("../sql/postgres_0002.sql"),
+];
 
 /// The version that this code writes.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;

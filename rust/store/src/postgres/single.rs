@@ -33,6 +33,10 @@ pub struct Effects {
     pub news: bool,
     /// Instances that ended.
     pub ended: Vec<Arc<str>>,
+    /// Whether this was about other instances than those of the calls.
+    pub family: bool,
+    /// Whether more was left to be swept than histories.
+    pub leftovers: bool,
 }
 
 /// A request and how far it got; the numbers are the column's.
@@ -68,7 +72,7 @@ impl Asked {
 /// What decides how an instance goes on; its row is locked.
 pub struct Control {
     pub instance: i64,
-    id: Arc<str>,
+    pub id: Arc<str>,
     status: Status,
     fence: i64,
     held: bool,
@@ -166,17 +170,16 @@ impl Single<'_> {
         }))
     }
 
+    pub(super) async fn control_by(&self, instance: i64) -> Tried<Option<Control>> {
+        self.control_row(&sql::CONTROL_BY, &instance).await
+    }
+
     async fn control(&self, id: &str) -> Tried<Option<Control>> {
         self.control_row(&sql::CONTROL, &id).await
     }
 
     /// Makes a call.
-    pub async fn perform(
-        &mut self,
-        work: &Work,
-        lanes: &Lanes,
-        holdings: &group::Holdings,
-    ) -> Tried<StoreResult<Answer>> {
+    pub async fn perform(&mut self, work: &Work, lanes: &Lanes) -> Tried<StoreResult<Answer>> {
         Ok(match &work.job.call {
             Call::Submit { batch, policy } => self
                 .submit(batch, *policy, work, lanes)
@@ -185,13 +188,9 @@ impl Single<'_> {
             Call::Release { worker } => Ok(Answer::Count(self.release(worker).await?)),
             Call::GiveBack { id, fence } => Ok(Answer::Flag(self.give_back(id, *fence).await?)),
             Call::Commit {
-                slot,
-                id,
-                fence,
-                commit,
+                id, fence, commit, ..
             } => {
-                let from = holdings.get(&(*slot as i64)).and_then(|held| held.from);
-                let reply = self.apply(id, *fence, commit, from, work.again).await?;
+                let reply = self.apply(id, *fence, commit, work, lanes).await?;
                 Ok(Answer::Reply(reply))
             }
             Call::SendEvent {
@@ -436,13 +435,23 @@ impl Single<'_> {
             return Ok(false);
         };
         if cancel {
-            self.finish(control, Status::Cancelled, &End::default())
-                .await?;
+            self.cancelled(control).await?;
         } else {
             let params: [Param<'_>; 3] = [&control.instance, &(control.status as i16), &self.now];
             self.link.run(&sql::PAUSED, &params).await?;
         }
         Ok(true)
+    }
+
+    /// An instance is cancelled, with all that depends on it.
+    pub(super) async fn cancelled(&mut self, control: &Control) -> Tried<()> {
+        let params: [Param<'_>; 1] = [&&[control.instance][..]];
+        let end = End {
+            item: self.link.row(&sql::ITEMS_AMONG, &params).await?.is_some(),
+            ..End::default()
+        };
+        self.finish(control, Status::Cancelled, &end).await?;
+        self.give_up(&[control.instance], None).await
     }
 
     async fn unpause(&mut self, id: &str, again: bool) -> Tried<StoreResult<Status>> {
@@ -495,21 +504,24 @@ impl Single<'_> {
     }
 
     /// Removes instances and all that belongs to them. Their histories go a piece at a time.
-    pub async fn erase(&self, gone: &[(i64, Arc<str>)]) -> Tried<()> {
-        if gone.is_empty() {
-            return Ok(());
+    pub async fn erase(&mut self, gone: &[(i64, Arc<str>)]) -> Tried<()> {
+        let mut gone = gone.to_vec();
+        while !gone.is_empty() {
+            let instances: Vec<i64> = gone.iter().map(|(instance, _)| *instance).collect();
+            let items = self.leave_family(&instances).await?;
+            let ids: Vec<&str> = gone.iter().map(|(_, id)| &**id).collect();
+            for statement in [
+                &sql::DELETE_INSTANCES,
+                &sql::DELETE_INPUTS,
+                &sql::DELETE_CELLS,
+                &sql::GARBAGE_NEW,
+            ] {
+                self.link.run(statement, &[&instances]).await?;
+            }
+            self.link.run(&sql::DELETE_EVENTS, &[&ids]).await?;
+            gone = items;
         }
-        let instances: Vec<i64> = gone.iter().map(|(instance, _)| *instance).collect();
-        let ids: Vec<&str> = gone.iter().map(|(_, id)| &**id).collect();
-        for statement in [
-            &sql::DELETE_INSTANCES,
-            &sql::DELETE_INPUTS,
-            &sql::DELETE_CELLS,
-            &sql::GARBAGE_NEW,
-        ] {
-            self.link.run(statement, &[&instances]).await?;
-        }
-        self.link.run(&sql::DELETE_EVENTS, &[&ids]).await.map(drop)
+        Ok(())
     }
 
     async fn release(&mut self, worker: &str) -> Tried<usize> {
@@ -610,7 +622,7 @@ impl Single<'_> {
 
     async fn finish(&mut self, control: &Control, status: Status, end: &End<'_>) -> Tried<()> {
         let asked = (status == Status::Cancelled).then_some(Asked::Cancelled as i16);
-        let params: [Param<'_>; 9] = [
+        let params: [Param<'_>; 10] = [
             &control.instance,
             &(status as i16),
             &asked,
@@ -620,8 +632,12 @@ impl Single<'_> {
             &end.next.map(|(_, strand)| strand),
             &end.steps,
             &self.now,
+            &end.item,
         ];
         self.link.run(&sql::FINISH, &params).await?;
+        if end.item {
+            self.item_ended(control.instance).await?;
+        }
         if control.cells_from.is_some() || end.cells {
             self.link
                 .run(&sql::DELETE_CELLS, &[&&[control.instance][..]])
@@ -643,9 +659,10 @@ impl Single<'_> {
         id: &str,
         fence: u64,
         commit: &Commit,
-        from: Option<(i32, i32)>,
-        again: bool,
+        work: &Work,
+        lanes: &Lanes,
     ) -> Tried<Reply> {
+        let again = work.again;
         let Some(control) = self.control(id).await? else {
             return Ok(Reply::LeaseLost);
         };
@@ -660,12 +677,17 @@ impl Single<'_> {
         }
         let stands = (control.next_seq, control.next_strand);
         let after = (commit.next_seq as i32, commit.next_strand as i32);
-        if from.is_some_and(|from| from != stands && !(again && after == stands)) {
+        let from = (commit.from.0 as i32, commit.from.1 as i32);
+        if from != stands && !(again && after == stands) {
             // The database was set back to an older state: what this builds on is not there.
             return Ok(Reply::LeaseLost);
         }
         if !written {
             self.write_facts(&control, worker, commit).await?;
+        }
+        if let Some(family) = &commit.family {
+            self.change_family(&control, fence, family, work.token, lanes)
+                .await?;
         }
         let steps = if written {
             0
@@ -679,6 +701,7 @@ impl Single<'_> {
                 next: Some((commit.next_seq as i32, commit.next_strand as i32)),
                 steps,
                 cells: !commit.cells.is_empty(),
+                item: commit.item,
             };
             self.finish(&control, status, &end).await?;
             return Ok(Reply::Ok);
@@ -812,9 +835,8 @@ impl Single<'_> {
         } else {
             Status::Waiting
         };
-        let awaits: Option<Vec<&str>> = parked
-            .awaiting
-            .then(|| parked.awaits.iter().map(|name| &**name).collect());
+        let awaits: Option<Vec<&str>> =
+            (!parked.awaits.is_empty()).then(|| parked.awaits.iter().map(|name| &**name).collect());
         let params: [Param<'_>; 7] = [
             &instance,
             &(status as i16),
@@ -837,6 +859,7 @@ struct End<'a> {
     next: Option<(i32, i32)>,
     steps: i32,
     cells: bool,
+    item: bool,
 }
 
 /// A status, and the result as the number of a step row or as bytes.

@@ -77,7 +77,7 @@ macro_rules! row_of {
 macro_rules! step_of {
     ($rest:literal) => {
         concat!(
-            "SELECT s.seq, s.path, s.name, s.attempt, s.outcome, s.output, s.error, s.started_us, s.ended_us, s.worker, \
+            "SELECT s.seq, s.path, coalesce(s.name, s.path), s.attempt, s.outcome, s.output, s.error, s.started_us, s.ended_us, s.worker, \
              s.instance FROM sayiir.steps s ",
             $rest
         )
@@ -105,11 +105,11 @@ macro_rules! checkpoint {
         concat!("WITH t AS MATERIALIZED (SELECT ", now!("$18"), " AS now), \
          c AS MATERIALIZED (SELECT c.instance, c.fence, c.cursor, c.next_seq, c.next_strand, c.cells_from, c.steps, c.tags, c.priority, c.status, \
            c.frees, c.wake_us, c.awaits, c.delay_id, c.signal_id, c.signal_name, c.result_seq, c.result, \
-           c.from_seq, c.from_strand FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::integer[], $5::integer[], \
+           c.from_seq, c.from_strand, c.item FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::integer[], $5::integer[], \
            $6::integer[], $7::integer[], $8::text[], $9::smallint[], $10::smallint[], $11::boolean[], $12::bigint[], \
-           $13::text[], $14::text[], $15::text[], $16::text[], $17::integer[], $19::bytea[], $30::integer[], $31::integer[]) \
+           $13::text[], $14::text[], $15::text[], $16::text[], $17::integer[], $19::bytea[], $30::integer[], $31::integer[], $33::boolean[]) \
            AS c (instance, fence, cursor, next_seq, next_strand, cells_from, steps, tags, priority, status, frees, wake_us, \
-           awaits, delay_id, signal_id, signal_name, result_seq, result, from_seq, from_strand)), \
+           awaits, delay_id, signal_id, signal_name, result_seq, result, from_seq, from_strand, item)), \
          u AS (UPDATE sayiir.instances i SET \
            cursor = CASE WHEN c.status >= 4 THEN NULL ELSE coalesce(c.cursor, i.cursor) END, \
            next_seq = c.next_seq, next_strand = c.next_strand, \
@@ -123,16 +123,16 @@ macro_rules! checkpoint {
            alert = CASE WHEN c.frees THEN NULL ELSE i.alert END, \
            wake_us = c.wake_us, awaits = c.awaits::text[], delay_id = c.delay_id, signal_id = c.signal_id, \
            signal_name = c.signal_name, result_seq = c.result_seq, result = c.result, updated_us = t.now, \
-           ended_us = CASE WHEN c.status >= 4 THEN t.now END \
+           ended_us = CASE WHEN c.status >= 4 AND NOT c.item THEN t.now END \
            FROM c, t, sayiir.workers w WHERE i.instance = c.instance AND i.fence = c.fence AND w.worker = coalesce(i.holder, 0) \
-           AND i.next_seq = coalesce(c.from_seq, i.next_seq) AND i.next_strand = coalesce(c.from_strand, i.next_strand) \
-           AND i.asked IS NULL AND (c.status <> 2 OR NOT i.events) ",
+           AND i.next_seq = c.from_seq AND i.next_strand = c.from_strand \
+           AND i.asked IS NULL AND (c.awaits IS NULL OR NOT i.events) ",
             $guard,
             "AND (c.tags IS NULL OR EXISTS (SELECT 1 \
              FROM sayiir.lanes l WHERE l.definition = i.definition AND l.tags = c.tags)) \
            RETURNING i.instance, i.id, i.status, i.cells_from, i.events), \
          s AS (INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, \
-           error) SELECT x.instance, x.seq, x.path, x.name, x.attempt, x.outcome, x.worker, x.started_us, x.ended_us, \
+           error) SELECT x.instance, x.seq, x.path, nullif(x.name, x.path), x.attempt, x.outcome, x.worker, x.started_us, x.ended_us, \
            x.output, x.error FROM unnest($20::bigint[], $21::integer[], $22::text[], $23::text[], $24::integer[], \
            $25::smallint[], $26::bigint[], $27::bigint[], $28::bytea[], $29::bytea[], $32::text[]) \
            AS x (instance, seq, path, name, attempt, outcome, started_us, ended_us, output, error, worker) \
@@ -185,13 +185,13 @@ statements! {
 
     COMMIT = "commit.apply",
         checkpoint!("", ", put AS (INSERT INTO sayiir.cells (instance, strand, cell) SELECT x.instance, x.strand, x.cell \
-           FROM unnest($33::bigint[], $34::integer[], $35::bytea[]) AS x (instance, strand, cell) \
+           FROM unnest($34::bigint[], $35::integer[], $36::bytea[]) AS x (instance, strand, cell) \
            WHERE (x.instance IN (SELECT u.instance FROM u)) IS TRUE \
            ON CONFLICT (instance, strand) DO UPDATE SET cell = excluded.cell), \
-         dropped AS (DELETE FROM sayiir.cells k USING unnest($36::bigint[], $37::integer[]) AS x (instance, below) \
+         dropped AS (DELETE FROM sayiir.cells k USING unnest($37::bigint[], $38::integer[]) AS x (instance, below) \
            WHERE k.instance = x.instance AND k.strand < x.below AND (x.instance IN (SELECT u.instance FROM u)) IS TRUE), \
          consumed AS (UPDATE sayiir.events e SET consumed = true, payload = NULL \
-           FROM unnest($38::bigint[], $39::text[], $40::bigint[]) AS x (instance, id, event) \
+           FROM unnest($39::bigint[], $40::text[], $41::bigint[]) AS x (instance, id, event) \
            WHERE e.id = x.id AND e.event = x.event AND (x.instance IN (SELECT u.instance FROM u)) IS TRUE), \
          over AS (DELETE FROM sayiir.cells k USING u WHERE k.instance = u.instance AND u.status >= 4 \
            AND u.cells_from IS NOT NULL), \
@@ -269,8 +269,8 @@ statements! {
          WHERE i.status IS NULL OR i.status >= 4";
     FINISH = "instance.finish",
         concat!("UPDATE sayiir.instances i SET status = $2::smallint, holder = NULL, alert = NULL, updated_us = t.now, \
-         ended_us = t.now, wake_us = NULL, awaits = NULL, delay_id = NULL, signal_id = NULL, signal_name = NULL, \
-         cells_from = NULL, cursor = NULL, asked = $3::smallint, result_seq = $4::integer, result = $5::bytea, \
+         ended_us = CASE WHEN $10::boolean THEN NULL ELSE t.now END, wake_us = NULL, awaits = NULL, delay_id = NULL, \
+         signal_id = NULL, signal_name = NULL, cells_from = NULL, cursor = NULL, asked = $3::smallint, result_seq = $4::integer, result = $5::bytea, \
          next_seq = coalesce($6::integer, i.next_seq), next_strand = coalesce($7::integer, i.next_strand), \
          steps = i.steps + $8::integer, fence = i.fence + 1 FROM (SELECT ", now!("$9"), " AS now) AS t \
          WHERE i.instance = $1::bigint");
@@ -313,7 +313,7 @@ statements! {
         "UPDATE sayiir.events e SET consumed = true, payload = NULL WHERE e.id = $1::text AND e.event = ANY($2::bigint[])";
     STEPS_NEW = "commit.steps",
         "INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, error) \
-         SELECT $1::bigint, x.seq, x.path, x.name, x.attempt, x.outcome, $2::text, x.started_us, x.ended_us, x.output, x.error \
+         SELECT $1::bigint, x.seq, x.path, nullif(x.name, x.path), x.attempt, x.outcome, $2::text, x.started_us, x.ended_us, x.output, x.error \
          FROM unnest($3::integer[], $4::text[], $5::text[], $6::integer[], $7::smallint[], $8::bigint[], $9::bigint[], \
          $10::bytea[], $11::bytea[]) AS x (seq, path, name, attempt, outcome, started_us, ended_us, output, error)";
     EVENT_KEY = "event.key",
@@ -419,6 +419,70 @@ statements! {
     NEXT_WAKE = "timer.next",
         "SELECT min(i.wake_us) FROM sayiir.instances i WHERE i.status IN (1, 2) AND i.wake_us IS NOT NULL";
 
+    // Items of spread maps.
+    GROUP_NEW = "items.group",
+        "INSERT INTO sayiir.item_groups (parent, item_group, total, remaining, fail_fast) \
+         SELECT $1::bigint, $2::integer, $3::integer, $3::integer, $4::boolean ON CONFLICT (parent, item_group) DO NOTHING";
+    ITEMS_NEW = "items.new",
+        "INSERT INTO sayiir.items (parent, item_group, position, item) SELECT $1::bigint, $2::integer, x.position, i.instance \
+         FROM unnest($3::text[], $4::integer[]) AS x (id, position) JOIN sayiir.instances i ON i.id = x.id \
+         ON CONFLICT (parent, item_group, position) DO NOTHING";
+    ITEMS_ENDED = "items.ended",
+        concat!("WITH x AS MATERIALIZED (SELECT t.parent, t.item_group, count(*)::integer AS ended, bool_or(i.status <> 4) AS failed \
+           FROM unnest($1::bigint[], $2::bigint[]) AS e (instance, fence) JOIN sayiir.instances i ON i.instance = e.instance \
+           JOIN sayiir.items t ON t.item = e.instance \
+           WHERE i.fence = coalesce(e.fence, i.fence) AND i.status + 0 >= 4 GROUP BY t.parent, t.item_group), \
+         g AS MATERIALIZED (SELECT g.parent, g.item_group, x.ended, x.failed FROM x JOIN sayiir.item_groups g \
+           ON g.parent = x.parent AND g.item_group = x.item_group WHERE g.remaining > 0 \
+           ORDER BY g.parent, g.item_group FOR UPDATE OF g), \
+         u AS (UPDATE sayiir.item_groups o SET remaining = CASE WHEN o.fail_fast AND g.failed THEN g.ended - o.remaining \
+           ELSE o.remaining - g.ended END FROM g WHERE o.parent = g.parent AND o.item_group = g.item_group AND o.remaining > 0 \
+           RETURNING o.parent, o.item_group, o.remaining), \
+         p AS MATERIALIZED (SELECT i.instance, i.id FROM sayiir.instances i WHERE i.instance IN (SELECT u.parent FROM u \
+           WHERE u.remaining <= 0) AND i.status + 0 < 4 ORDER BY i.instance FOR UPDATE), \
+         e AS (INSERT INTO sayiir.events (id, event, name, key, token, came_us, payload) \
+           SELECT p.id, nextval('sayiir.event_numbers'), chr(1) || u.item_group::text, NULL, 0, ", now!("$4"), ", $3::bytea \
+           FROM p JOIN u ON u.parent = p.instance WHERE u.remaining <= 0) \
+         UPDATE sayiir.instances i SET events = true, \
+           alert = CASE WHEN i.holder IS NULL THEN NULL ELSE coalesce(i.alert, 0) + 1 END, \
+           status = CASE WHEN i.holder IS NULL AND i.status IN (1, 2) AND EXISTS (SELECT 1 FROM u WHERE u.parent = i.instance \
+             AND u.remaining <= 0 AND chr(1) || u.item_group::text = ANY(i.awaits)) THEN 0 ELSE i.status END \
+           FROM p WHERE i.instance = p.instance RETURNING i.holder");
+    GROUPS_OVER = "items.over",
+        "UPDATE sayiir.item_groups g SET remaining = 0 WHERE g.parent = ANY($1::bigint[]) AND g.remaining <> 0 \
+         AND ($2::integer[] IS NULL OR g.item_group = ANY($2::integer[])) RETURNING g.parent, g.item_group";
+    ITEMS_CANCEL = "items.cancel",
+        concat!("WITH x AS MATERIALIZED (SELECT i.instance, p.id AS parent \
+           FROM unnest($1::bigint[], $2::integer[]) AS o (parent, item_group) \
+           JOIN sayiir.instances p ON p.instance = o.parent \
+           JOIN sayiir.items t ON t.parent = o.parent AND t.item_group = o.item_group \
+           JOIN sayiir.instances i ON i.instance = t.item WHERE i.status + 0 < 4 \
+           AND NOT (coalesce(i.holder, 0) <> 0 AND coalesce(i.asked, 0) = 2) ORDER BY i.instance FOR UPDATE OF i) \
+         UPDATE sayiir.instances i SET asked = CASE WHEN i.holder IS NULL THEN 4 ELSE 2 END, \
+           reason = $3::text || x.parent || $5::text, \
+           asked_by = NULL, resume = NULL, alert = CASE WHEN i.holder IS NULL THEN NULL ELSE coalesce(i.alert, 0) + 1 END, \
+           status = CASE WHEN i.holder IS NULL THEN 6 ELSE i.status END, \
+           fence = CASE WHEN i.holder IS NULL THEN i.fence + 1 ELSE i.fence END, \
+           cursor = CASE WHEN i.holder IS NULL THEN NULL ELSE i.cursor END, \
+           wake_us = NULL, awaits = NULL, delay_id = NULL, signal_id = NULL, signal_name = NULL, updated_us = t.now \
+         FROM x, (SELECT ", now!("$4"), " AS now) AS t WHERE i.instance = x.instance RETURNING i.instance, i.id, i.status");
+    ITEMS_AMONG = "items.among",
+        "SELECT t.item, i.status + 0 < 4 FROM sayiir.items t JOIN sayiir.instances i ON i.instance = t.item \
+         WHERE t.item = ANY($1::bigint[])";
+    ITEMS_SOME = "items.some",
+        "SELECT t.item, coalesce(i.id, '') FROM sayiir.items t LEFT JOIN sayiir.instances i ON i.instance = t.item \
+         WHERE t.parent = ANY($1::bigint[]) LIMIT $2::bigint";
+    ITEMS_GONE = "items.gone", "DELETE FROM sayiir.items t WHERE t.item = ANY($1::bigint[])";
+    GROUPS_GONE = "items.groups_gone", "DELETE FROM sayiir.item_groups g WHERE g.parent = ANY($1::bigint[])";
+    GROUP_TOTAL = "items.total",
+        "SELECT g.total FROM sayiir.instances i LEFT JOIN sayiir.item_groups g ON g.parent = i.instance \
+         AND g.item_group = $2::integer WHERE i.id = $1::text";
+    ITEMS_ENDS = "items.ends",
+        "SELECT t.position, i.status, CASE WHEN i.result_seq IS NULL THEN i.result ELSE (SELECT coalesce(s.output, s.error) \
+         FROM sayiir.steps s WHERE s.instance = i.instance AND s.seq = i.result_seq) END FROM sayiir.items t \
+         JOIN sayiir.instances i ON i.instance = t.item WHERE t.parent = (SELECT p.instance FROM sayiir.instances p \
+         WHERE p.id = $1::text) AND t.item_group = $2::integer";
+
     // Removing.
     DELETE_INSTANCES = "delete.instance", "DELETE FROM sayiir.instances i WHERE i.instance = ANY($1::bigint[])";
     DELETE_INPUTS = "delete.input", "DELETE FROM sayiir.inputs n WHERE n.instance = ANY($1::bigint[])";
@@ -434,7 +498,8 @@ statements! {
          LIMIT 5000) DELETE FROM sayiir.steps s USING x WHERE s.instance = x.instance AND s.seq = x.seq";
     GARBAGE_DONE = "sweep.done",
         "DELETE FROM sayiir.garbage g WHERE g.instance = ANY($1::bigint[]) \
-         AND NOT EXISTS (SELECT 1 FROM sayiir.steps s WHERE s.instance = g.instance)";
+         AND NOT EXISTS (SELECT 1 FROM sayiir.steps s WHERE s.instance = g.instance) \
+         AND NOT EXISTS (SELECT 1 FROM sayiir.items t WHERE t.parent = g.instance)";
     ENDED_LONG_AGO = "sweep.ended",
         concat!("SELECT i.instance, i.id FROM sayiir.instances i WHERE i.ended_us IS NOT NULL AND i.ended_us <= ",
          now!("$1"), " - $2::bigint ORDER BY i.ended_us LIMIT 256 FOR UPDATE SKIP LOCKED");

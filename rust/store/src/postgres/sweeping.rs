@@ -10,6 +10,8 @@ use super::statements as sql;
 const ENDED: usize = 256;
 /// So many step rows of deleted instances.
 const STEPS: u64 = 5_000;
+/// So many items whose parent is gone.
+const ITEMS: i64 = 256;
 /// So many early events are looked at.
 const PIECE: i64 = 1_000;
 
@@ -40,8 +42,10 @@ impl Single<'_> {
             .collect();
         if !garbage.is_empty() {
             let gone = self.link.run(&sql::GARBAGE_STEPS, &[&garbage]).await?;
+            let items = self.items_of(&garbage, ITEMS).await?;
+            self.erase(&items).await?;
             self.link.run(&sql::GARBAGE_DONE, &[&garbage]).await?;
-            more |= gone == STEPS || garbage.len() == 64;
+            more |= gone == STEPS || garbage.len() == 64 || items.len() as i64 == ITEMS;
         }
         let keep_us = self.place.settings.keep_orphans_us;
         self.link

@@ -37,33 +37,35 @@ CREATE TABLE sayiir.workers (
     look_us    bigint  NOT NULL     -- when to suspect it, or to take it back
 ) WITH (fillfactor = 50);
 
+-- What never changes comes first, then what changes seldom, then what every checkpoint changes: an update
+-- is logged from its first changed column on.
 CREATE TABLE sayiir.instances (
     instance    bigint   PRIMARY KEY,
     created_us  bigint   NOT NULL,
-    updated_us  bigint   NOT NULL,
-    ended_us    bigint,
     start_at_us bigint,
-    order_us    bigint   NOT NULL,  -- place in the ready queue
-    fence       bigint   NOT NULL,
-    wake_us     bigint,             -- when it goes on by itself
-    lease       bigint,             -- marks the claim that the lease comes from
     definition  integer  NOT NULL,
+    id          text     COLLATE "C" NOT NULL UNIQUE,
     lane        integer  NOT NULL,
-    holder      integer,            -- the worker that has the lease
-    alert       integer,            -- grows while held, with every request or event for the holder
-    next_seq    integer  NOT NULL,
-    next_strand integer  NOT NULL,
-    cells_from  integer,
-    steps       integer  NOT NULL,
-    result_seq  integer,
-    -- 0 in_progress, 1 waiting, 2 awaiting_signal, 3 paused, 4 completed, 5 failed, 6 cancelled
-    status      smallint NOT NULL,
+    order_us    bigint   NOT NULL,  -- place in the ready queue
     priority    smallint NOT NULL,
+    events      boolean  NOT NULL DEFAULT false, -- whether one ever came for it
     -- 1 pause pending, 2 cancel pending, 3 paused, 4 cancelled
     asked       smallint,
     resume      smallint,           -- the status to go back to after a pause
-    events      boolean  NOT NULL DEFAULT false, -- whether one ever came for it
-    id          text     COLLATE "C" NOT NULL UNIQUE,
+    -- 0 in_progress, 1 waiting, 2 awaiting_signal, 3 paused, 4 completed, 5 failed, 6 cancelled
+    status      smallint NOT NULL,
+    holder      integer,            -- the worker that has the lease
+    alert       integer,            -- grows while held, with every request or event for the holder
+    fence       bigint   NOT NULL,
+    lease       bigint,             -- marks the claim that the lease comes from
+    wake_us     bigint,             -- when it goes on by itself
+    next_strand integer  NOT NULL,
+    cells_from  integer,
+    next_seq    integer  NOT NULL,
+    steps       integer  NOT NULL,
+    updated_us  bigint   NOT NULL,
+    ended_us    bigint,
+    result_seq  integer,
     -- The position: the root strand's cell, and the next free numbers above.
     cursor      bytea,
     awaits      text[],             -- names of events
@@ -74,7 +76,7 @@ CREATE TABLE sayiir.instances (
     asked_by    text,
     -- The output or the error record: the one of the step row result_seq, or these bytes.
     result      bytea
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 35);
 CREATE INDEX instances_ready ON sayiir.instances (lane, order_us, instance)
     WHERE status = 0 AND holder IS NULL;
 CREATE INDEX instances_held ON sayiir.instances (holder) WHERE holder IS NOT NULL;
@@ -109,7 +111,7 @@ CREATE TABLE sayiir.steps (
     ended_us   bigint   NOT NULL,
     outcome    smallint NOT NULL,   -- 0 completed, 1 retried, 2 failed, 3 elapsed
     path       text     NOT NULL,
-    name       text     NOT NULL,
+    name       text,                -- none: the same as the path
     worker     text     NOT NULL,
     output     bytea,
     error      bytea,
@@ -178,7 +180,7 @@ CREATE VIEW sayiir.steps_readable AS
 SELECT i.id,
        s.seq,
        s.path,
-       s.name,
+       coalesce(s.name, s.path) AS name,
        s.attempt,
        CASE s.outcome WHEN 0 THEN 'completed' WHEN 1 THEN 'retried' WHEN 2 THEN 'failed'
                       ELSE 'elapsed' END AS outcome,

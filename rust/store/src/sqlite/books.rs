@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, Params, Row};
 use sayiir_core::Bytes;
+use sayiir_core::state::{EVERY_GROUP, StrandId};
 
 use super::statements::{self as sql, Statement};
 use super::trouble::Trouble;
@@ -19,6 +20,7 @@ use super::{Settings, seal};
 use crate::contract::{AGEING_US, Hash, Status, StoreError, StoreResult};
 use crate::fail::FailPoint;
 use crate::listed::{read_list, status_of};
+use crate::port::Hint;
 
 /// Numbers that are never used again.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,6 +49,8 @@ pub struct Books {
     definitions: RefCell<HashMap<Hash, i64>>,
     /// Instances that ended with this transaction, for whoever keeps caches.
     pub(super) ended: RefCell<Vec<Arc<str>>>,
+    /// Others that have to hear of this transaction, for hints.
+    pub(super) told: RefCell<Vec<(Hint, Arc<str>)>>,
     pub(super) swept_us: Cell<i64>,
     busy: Cell<bool>,
     pub(super) reads_only: bool,
@@ -108,6 +112,8 @@ pub(super) struct End<'a> {
     /// Whether there may be rows of its cells, and of events for it.
     pub cells: bool,
     pub events: bool,
+    /// Which item it is, if it is one.
+    pub kin: Option<(i64, StrandId)>,
 }
 
 impl Books {
@@ -121,6 +127,7 @@ impl Books {
             now: RefCell::default(),
             definitions: RefCell::default(),
             ended: RefCell::default(),
+            told: RefCell::default(),
             swept_us: Cell::new(i64::MIN),
             busy: Cell::new(false),
             reads_only,
@@ -206,6 +213,7 @@ impl Books {
     pub fn begin(&self, write: bool) -> StoreResult<()> {
         *self.now.borrow_mut() = Now::default();
         self.ended.borrow_mut().clear();
+        self.told.borrow_mut().clear();
         let statement = if write {
             &sql::BEGIN_WRITE
         } else {
@@ -237,6 +245,7 @@ impl Books {
         }
         *self.now.borrow_mut() = Now::default();
         self.ended.borrow_mut().clear();
+        self.told.borrow_mut().clear();
     }
 
     fn counter(&self, step: impl FnOnce(&mut Counters) -> i64) -> StoreResult<i64> {
@@ -353,8 +362,10 @@ impl Books {
                 steps: 0,
                 cells: true,
                 events: true,
+                kin: self.kin(control.instance)?,
             };
             self.finish(control.instance, &control.id, &end, now_us)?;
+            self.give_up(control.instance, &control.id, EVERY_GROUP, now_us)?;
         } else {
             let params: [&dyn ToSql; 4] = [
                 &control.instance,
@@ -423,7 +434,9 @@ impl Books {
             result_seq: end.result_seq,
         }
         .seal();
-        let params: [&dyn ToSql; 11] = [
+        // What ended long ago goes by this time; an item goes when its parent does.
+        let ended_us = end.kin.is_none().then_some(now_us);
+        let params: [&dyn ToSql; 12] = [
             &instance,
             &(end.status as u8),
             &(end.fence as i64),
@@ -435,6 +448,7 @@ impl Books {
             &end.next_strand,
             &(end.steps as i64),
             &check,
+            &ended_us,
         ];
         self.run(&sql::FINISH, params)?;
         if end.cells {
@@ -444,6 +458,9 @@ impl Books {
             self.run(&sql::DELETE_EVENTS, [id])?;
         }
         self.ended.borrow_mut().push(Arc::clone(id));
+        if let Some(kin) = end.kin {
+            self.item_ended(kin, end.status != Status::Completed, now_us)?;
+        }
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ impl Books {
         } else {
             Status::Waiting
         };
-        let awaits = parked.awaiting.then(|| write_list(&parked.awaits));
+        let awaits = (!parked.awaits.is_empty()).then(|| write_list(&parked.awaits));
         let params: [&dyn ToSql; 7] = [
             &instance,
             &(status as u8),
@@ -116,8 +116,8 @@ impl Books {
         Ok(())
     }
 
-    /// Ends an instance with its last checkpoint, which may leave cells and events over; `false` when this one is not the last. A result that
-    /// a step row holds is not stored twice.
+    /// Ends an instance with its last checkpoint, which may leave cells and events over; `false` when
+    /// this one is not the last. A result that a step row holds is not stored twice.
     fn end(
         &self,
         (instance, definition): (i64, i64),
@@ -148,6 +148,11 @@ impl Books {
             steps: commit.steps.len(),
             cells: leftovers.0,
             events: leftovers.1,
+            kin: if commit.item {
+                self.kin(instance)?
+            } else {
+                None
+            },
         };
         self.finish(instance, id, &end, now_us)?;
         Ok(true)
@@ -188,6 +193,9 @@ impl Books {
         };
         let pending = Asked::pending(asked);
         self.write_facts(instance, id, &worker, before, commit)?;
+        if let Some(family) = &commit.family {
+            self.change_family(instance, id, fence, family, now_us)?;
+        }
         let leftovers = (before.is_some() || !commit.cells.is_empty(), has_events);
         if self.end((instance, definition), id, fence, commit, leftovers, now_us)? {
             return Ok(Reply::Ok);

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use rusqlite::types::ToSql;
 use sayiir_core::event::Event;
 use sayiir_core::policy::covers;
-use sayiir_core::state::{Commit, Reply, StepRow};
+use sayiir_core::state::{Commit, ItemEnd, Reply, StepRow, StrandId};
 
 use super::books::{Asked, Control, bytes, priority_us};
+use super::family::ERASE_ITEMS;
 use super::reading::{full_row, hash_of, step_of};
 use super::statements as sql;
 use super::*;
@@ -84,7 +85,7 @@ impl Books {
         }
     }
 
-    fn create(&self, new: &NewInstance, now_us: i64) -> StoreResult<()> {
+    pub(super) fn create(&self, new: &NewInstance, now_us: i64) -> StoreResult<i64> {
         let definition = self.definition_or_new(&new.hash, &new.workflow, &new.tree, now_us)?;
         let instance = self.next_instance()?;
         let start_at = new.start_at_us.filter(|at| *at > now_us);
@@ -129,7 +130,7 @@ impl Books {
             self.run(&sql::EVENTS_ADOPT, [&new.id])?;
             self.run(&sql::HAS_EVENTS, [instance])?;
         }
-        Ok(())
+        Ok(instance)
     }
 
     /// Events that waited too long for this id are gone, even if nothing has swept them yet.
@@ -160,7 +161,7 @@ impl Books {
         Ok(events)
     }
 
-    fn request(
+    pub(super) fn request(
         &self,
         id: &str,
         request: &Request,
@@ -230,7 +231,11 @@ impl Store for Books {
             .map(|(new, found)| {
                 match found {
                     Some((_, Some(row))) => return Ok(Submitted::Existing(row)),
-                    Some((former, None)) => self.erase(former, &new.id)?,
+                    Some((former, None)) => {
+                        if let Some(control) = self.control(former)? {
+                            self.erase(&control, ERASE_ITEMS, now_us)?;
+                        }
+                    }
                     None => {}
                 }
                 self.create(new, now_us)?;
@@ -517,6 +522,10 @@ impl Store for Books {
         Ok(rows)
     }
 
+    fn items(&self, id: &str, group: StrandId) -> StoreResult<Vec<ItemEnd>> {
+        self.ends(self.find_id(id)?, group)
+    }
+
     fn delete(&self, id: &str, force: bool, now_us: i64) -> StoreResult<()> {
         self.expire(now_us)?;
         let control = self.known(id)?;
@@ -527,7 +536,7 @@ impl Store for Books {
                 "; cancel it first, or delete it with force=True",
             );
         }
-        self.erase(control.instance, id)
+        self.erase(&control, ERASE_ITEMS, now_us)
     }
 
     fn backlog(&self) -> StoreResult<Vec<Backlog>> {

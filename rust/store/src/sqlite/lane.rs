@@ -164,6 +164,7 @@ pub fn write_lane(shared: &File, books: &Books) {
             let answers = attempt_each(&jobs, |jobs| attempt(shared, books, jobs));
             shared.unwatch(&books.ended.borrow());
             shared.deliver(&mut jobs, answers);
+            shared.tell(std::mem::take(&mut *books.told.borrow_mut()));
             duties.active = Instant::now();
             duties.unsynced = true;
         }

@@ -18,6 +18,7 @@ mod books;
 mod checkpoint;
 mod claiming;
 mod contract_impl;
+mod family;
 mod lane;
 mod leases;
 mod listing;

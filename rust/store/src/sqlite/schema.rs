@@ -19,7 +19,10 @@ use crate::keeper::wall_us;
 /// `SYRS`, as the envelopes begin.
 const APPLICATION_ID: i64 = 0x5359_5253;
 /// One step for each version, from the one before.
-const MIGRATIONS: [&str; 1] = [include_str!("../sql/sqlite_0001.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../sql/sqlite_0001.sql"),
+    include_str!("../sql/sqlite_0002.sql"),
+];
 /// The WAL is written back when it has this many pages (of 4 KiB).
 const WAL_PAGES: u32 = 4_000;
 /// The WAL file is cut to this size when it was written back.

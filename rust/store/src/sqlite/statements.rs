@@ -66,7 +66,7 @@ statements! {
     PLACE = "instance.place", "UPDATE instances SET status = ?2 WHERE instance = ?1 AND status <> ?2";
     LET_GO = "instance.let_go", "UPDATE instances SET holder = NULL, alert = NULL WHERE instance = ?1";
     FINISH = "instance.finish",
-        "UPDATE instances SET status = ?2, fence = ?3, holder = NULL, alert = NULL, updated_us = ?4, ended_us = ?4, \
+        "UPDATE instances SET status = ?2, fence = ?3, holder = NULL, alert = NULL, updated_us = ?4, ended_us = ?12, \
          wake_us = NULL, awaits = NULL, delay_id = NULL, signal_id = NULL, signal_name = NULL, cells_from = NULL, \
          cursor = NULL, asked = ?5, result_seq = ?6, result = ?7, next_seq = ?8, next_strand = ?9, steps = steps + ?10, \
          \"check\" = ?11 WHERE instance = ?1";
@@ -197,17 +197,40 @@ statements! {
     NEXT_WAKE = "timer.next",
         "SELECT min(wake_us) FROM instances WHERE status IN (1, 2) AND wake_us IS NOT NULL";
 
+    GROUP_NEW = "items.group",
+        "INSERT INTO item_groups (parent, item_group, total, remaining, fail_fast) VALUES (?1, ?2, ?3, ?3, ?4)";
+    ITEM_NEW = "items.new", "INSERT INTO items (item, parent, item_group, position) VALUES (?1, ?2, ?3, ?4)";
+    ITEM_KIN = "items.kin", "SELECT parent, item_group FROM items WHERE item = ?1";
+    GROUP_LESS = "items.less",
+        "UPDATE item_groups SET remaining = CASE WHEN ?3 AND fail_fast THEN 1 - remaining ELSE remaining - 1 END \
+         WHERE parent = ?1 AND item_group = ?2 AND remaining > 0 RETURNING remaining";
+    GROUP_OVER = "items.over",
+        "UPDATE item_groups SET remaining = 0 WHERE parent = ?1 AND item_group = ?2 AND remaining <> 0 \
+         RETURNING item_group";
+    GROUPS_OVER = "items.all_over",
+        "UPDATE item_groups SET remaining = 0 WHERE parent = ?1 AND remaining <> 0 RETURNING item_group";
+    ITEMS_UNENDED = "items.unended",
+        "SELECT i.id FROM items t JOIN instances i ON i.instance = t.item \
+         WHERE t.parent = ?1 AND t.item_group = ?2 AND i.status < 4";
+    GROUP_TOTAL = "items.total", "SELECT total FROM item_groups WHERE parent = ?1 AND item_group = ?2";
+    ITEMS_OF = "items.ends",
+        "SELECT position, item FROM items WHERE parent = ?1 AND item_group = ?2 ORDER BY position";
+    ROW_OF_ITEM = "items.row", row_of!("WHERE i.instance = ?1");
+    ITEMS_SOME = "items.some", "SELECT item FROM items WHERE parent = ?1 LIMIT ?2";
+    ITEM_GONE = "items.gone", "DELETE FROM items WHERE item = ?1";
+    GROUPS_GONE = "items.groups_gone", "DELETE FROM item_groups WHERE parent = ?1";
+
     DELETE_INSTANCE = "delete.instance", "DELETE FROM instances WHERE instance = ?1";
     DELETE_INPUT = "delete.input", "DELETE FROM inputs WHERE instance = ?1";
     DELETE_CELLS = "delete.cells", "DELETE FROM cells WHERE instance = ?1";
     DELETE_EVENTS = "delete.events", "DELETE FROM events WHERE id = ?1";
-    GARBAGE_NEW = "delete.garbage", "INSERT INTO garbage (instance) VALUES (?1)";
+    GARBAGE_NEW = "delete.garbage", "INSERT OR IGNORE INTO garbage (instance) VALUES (?1)";
     GARBAGE = "sweep.next", "SELECT instance FROM garbage LIMIT 1";
     GARBAGE_STEPS = "sweep.steps",
         "DELETE FROM steps WHERE instance = ?1 AND seq < (SELECT min(seq) FROM steps WHERE instance = ?1) + ?2";
     GARBAGE_DONE = "sweep.done", "DELETE FROM garbage WHERE instance = ?1";
     ENDED_LONG_AGO = "sweep.ended",
-        "SELECT instance, id FROM instances WHERE ended_us IS NOT NULL AND ended_us <= ?1 ORDER BY ended_us LIMIT ?2";
+        "SELECT instance FROM instances WHERE ended_us IS NOT NULL AND ended_us <= ?1 ORDER BY ended_us LIMIT ?2";
     EVENTS_FORGET = "sweep.events",
         "DELETE FROM events WHERE event IN (SELECT event FROM events WHERE early = 1 AND came_us <= ?1 \
          ORDER BY came_us LIMIT ?2)";

@@ -1,5 +1,6 @@
 //! Removing instances, and what is no longer kept, a transaction's worth at a time.
 
+use super::books::Control;
 use super::statements as sql;
 use super::*;
 
@@ -11,13 +12,16 @@ const SWEEP_PAUSE_US: i64 = 10_000;
 const SWEEP_ROWS: i64 = 64;
 
 impl Books {
-    /// Removes an instance and all that belongs to it. A long history goes a piece at a time.
-    pub(super) fn erase(&self, instance: i64, id: &str) -> StoreResult<()> {
+    /// Removes an instance and all that belongs to it. A long history goes a piece at a time, and so do
+    /// more than `items` items.
+    pub(super) fn erase(&self, control: &Control, items: i64, now_us: i64) -> StoreResult<()> {
+        let instance = control.instance;
+        let items_left = self.leave_family(control, items, now_us)?;
         self.run(&sql::DELETE_INSTANCE, [instance])?;
         self.run(&sql::DELETE_INPUT, [instance])?;
         self.run(&sql::DELETE_CELLS, [instance])?;
-        self.run(&sql::DELETE_EVENTS, [id])?;
-        if !self.sweep_steps(instance)? {
+        self.run(&sql::DELETE_EVENTS, [&control.id])?;
+        if !self.sweep_steps(instance)? || items_left {
             self.run(&sql::GARBAGE_NEW, [instance])?;
         }
         Ok(())
@@ -44,18 +48,21 @@ impl Books {
     pub fn sweep(&self, now_us: i64) -> StoreResult<bool> {
         let mut more = false;
         if let Some(keep_us) = self.settings.keep_completed_us {
-            let old: Vec<(i64, String)> = self.all(
+            let old: Vec<i64> = self.all(
                 &sql::ENDED_LONG_AGO,
                 [now_us.saturating_sub(keep_us), SWEEP_ROWS],
-                |row| Ok((row.get(0)?, row.get(1)?)),
+                |row| row.get(0),
             )?;
             more |= old.len() as i64 == SWEEP_ROWS;
-            for (instance, id) in old {
-                self.erase(instance, &id)?;
+            for instance in old {
+                if let Some(control) = self.control(instance)? {
+                    self.erase(&control, 0, now_us)?;
+                }
             }
         }
         if let Some(instance) = self.one(&sql::GARBAGE, [], |row| row.get(0))? {
-            if self.sweep_steps(instance)? {
+            let items_left = self.erase_items(instance, SWEEP_ROWS, now_us)?;
+            if self.sweep_steps(instance)? && !items_left {
                 self.run(&sql::GARBAGE_DONE, [instance])?;
             }
             more = true;
