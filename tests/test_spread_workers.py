@@ -149,7 +149,6 @@ async def test_items_of_a_deleted_parent_stop(places: Places) -> None:
 async def test_late_items_of_a_former_parent_are_nobodys(backend: Backend) -> None:
     running, gate, late = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    @task(run_in="inline")
     async def wait(x: int) -> int:
         if x == 0:
             running.set()

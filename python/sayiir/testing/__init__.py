@@ -23,6 +23,7 @@ _PARTS = (
     "queueing",
     "racing",
     "reading",
+    "removing",
     "requests",
     "spreading",
     "submitting",

@@ -29,6 +29,7 @@ __all__ = [
     "RETRYING",
     "SPREADING",
     "SPREADING_BESIDE",
+    "SPREADING_BESIDE_TWICE",
     "SPREADING_NAPS",
     "SPREADING_TAGGED",
     "SPREADING_TWICE",
@@ -145,6 +146,13 @@ SPREADING_BESIDE: Anything = (
     .build()
 )
 """A spread map over the input, and a step of the instance's own beside it."""
+SPREADING_BESIDE_TWICE: Anything = (
+    Flow("spreading-beside-twice")
+    .map(SPREADING_BESIDE, on_error="collect", name="outer")
+    .then(_step, name="after")
+    .build()
+)
+"""A map of the instance's own over lists: each is spread, beside a step that may fail."""
 SPREADING_TWICE: Anything = (
     Flow("spreading-twice")
     .then(_step, name="list")

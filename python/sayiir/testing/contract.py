@@ -21,12 +21,13 @@ from ._events import EventContract
 from ._hinting import HintContract, ListenContract
 from ._leasing import LeaseContract
 from ._listing import ListContract
-from ._parents import GoneContract, OverContract, ParentContract
+from ._parents import OverContract, ParentContract
 from ._parking import ParkContract
 from ._pending import PendingContract
 from ._queueing import QueueContract
 from ._racing import RaceContract
 from ._reading import ReadContract
+from ._removing import GoneContract
 from ._requests import RequestContract
 from ._spreading import SpreadContract
 from ._submitting import SubmitContract

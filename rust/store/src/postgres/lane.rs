@@ -84,6 +84,8 @@ pub struct Desk {
     /// The definitions that claims asked for.
     wanted: RefCell<HashSet<Hash>>,
     expire_due: Cell<bool>,
+    /// Whether an erased instance left more to be swept than its history.
+    leftovers: Cell<bool>,
     sweep_due: Cell<bool>,
     stir: Notify,
     told: RefCell<HashMap<Arc<str>, i32>>,
@@ -112,6 +114,7 @@ impl Desk {
             wanted: RefCell::default(),
             later: RefCell::default(),
             expire_due: Cell::new(false),
+            leftovers: Cell::new(false),
             sweep_due: Cell::new(true),
             stir: Notify::new(),
             told: RefCell::default(),
@@ -364,7 +367,7 @@ impl Desk {
             round += 1;
         }
         self.singles(link, works, now).await?;
-        if now.is_some() && self.sweep_due.take() {
+        if now.is_some() && self.leftovers.take() {
             // In tests, where time stands, what was left over goes with this call and those after it.
             let more = Cell::new(false);
             self.own(link, now, async |single| {
@@ -372,7 +375,7 @@ impl Desk {
                 Ok(())
             })
             .await?;
-            self.sweep_due.set(more.get());
+            self.leftovers.set(more.get());
         }
         // What only reads came here because leases had to be looked at first.
         while let Some(work) = works.last() {
@@ -413,6 +416,7 @@ impl Desk {
     /// Hints for this process about instances that were not the calls' own.
     fn tell_family(&self, effects: &Effects) {
         if effects.leftovers {
+            self.leftovers.set(true);
             self.sweep_due.set(true);
             self.shared.writer.nudge();
         }
