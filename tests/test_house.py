@@ -22,8 +22,11 @@ PACKAGE = ROOT / "python" / "sayiir"
 
 LAYERS = (
     {"_core", "_duration", "_errors"},
-    {"_clock", "_codec", "_context", "_policy", "_status", "_values"},
-    {"_assembly", "_branches", "_draw", "_flow", "_fresh", "_task", "_workflow"},
+    {"_clock", "_codec", "_context", "_plain", "_policy", "_status", "_values"},
+    {
+        *("_annotation", "_fields", "_form", "_models", "_output", "_signature", "_union"),
+        *("_assembly", "_branches", "_draw", "_flow", "_fresh", "_task", "_workflow"),
+    },
     {"backends"},
     {
         *("_argument", "_conflict", "_ending", "_handle", "_listing", "_outcome", "_submission"),

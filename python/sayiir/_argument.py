@@ -8,11 +8,13 @@ with a sentence that names the argument; a wrong kind is a `TypeError`, a wrong 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NoReturn, cast
 from weakref import WeakSet
 
 from ._policy import check_name
+from ._signature import Unresolved, types_of
 from ._status import Status
 from ._task import define_task, task_metadata
 from ._workflow import Workflow
@@ -28,6 +30,7 @@ __all__ = [
     "checked_moment",
     "checked_name",
     "checked_note",
+    "checked_output",
     "checked_prefix",
     "checked_status",
     "checked_task",
@@ -206,6 +209,24 @@ def checked_task(value: object) -> str:
         )
     said = task_metadata(value).name
     return said or define_task(value, where="task", lambda_name=_refuse_lambda).name
+
+
+def checked_output(fn: Callable[..., Any]) -> Callable[[Any], Any] | None:
+    """What makes a task's output of plain data, by its return annotation; `None` if it is plain.
+
+    Raises:
+        TypeError: The annotation cannot be honoured, or refers to a name that is not defined.
+
+    >>> checked_output(str.upper) is None
+    True
+    """
+    try:
+        gives = types_of(fn).gives
+    except Unresolved as late:
+        raise late.refusal("task") from late
+    except TypeError as refusal:
+        raise TypeError(f"task: {refusal}") from refusal.__cause__
+    return None if gives is None else gives.convert
 
 
 def _refuse_lambda() -> NoReturn:

@@ -19,6 +19,7 @@ from ._argument import (
     checked_moment,
     checked_name,
     checked_note,
+    checked_output,
     checked_prefix,
     checked_status,
     checked_task,
@@ -32,6 +33,7 @@ from ._errors import EncodeError
 from ._handle import WorkflowHandle
 from ._listing import InstanceInfo, InstancePage, StepInfo, page_of, step_of
 from ._outcome import decoded, outcome_of
+from ._output import made_output
 from ._status import Status, WorkflowStatus
 from ._submission import checked_items, fresh_id, new_instance, submit_in_transaction
 from ._url import connect
@@ -299,7 +301,7 @@ class WorkflowClient:
             since = None
         elif start is not None and start <= self._backend.now():
             start = None
-        return WorkflowHandle(self, instance_id, workflow.workflow_id, row, start, since)
+        return WorkflowHandle(self, instance_id, workflow, row, start, since)
 
     async def status(self, instance_id: str) -> WorkflowStatus[Any]:
         """What is true of an instance now. Never raises because of what is stored in it.
@@ -314,7 +316,9 @@ class WorkflowClient:
         instance_id: str,
         timeout: Duration | None = None,  # noqa: ASYNC109 - the word of the published API
     ) -> Any:
-        """Wait for the end of an instance and return its output.
+        """Wait for the end of an instance and return its output, as plain data.
+
+        A handle knows the workflow, and so of what type the output is: see `WorkflowHandle.result`.
 
         Args:
             instance_id: The instance.
@@ -465,14 +469,16 @@ class WorkflowClient:
             TypeError: `task` is neither text nor a function that can be a task.
             ValueError: It is a name that no task can have, or a lambda, which has none.
             InstanceNotFoundError: There is no such instance.
-            DecodeError: The stored output is damaged.
+            DecodeError: The stored output is damaged, or does not fit the annotation.
         """
         checked_name("instance_id", instance_id)
         wanted = checked_task(task)
+        convert = None if isinstance(task, str) else checked_output(task)
         step = await self.backend.step(instance_id, wanted)
         if step is None or step.output is None:
             return default
-        return decoded(step.output, f"the output of {wanted!r} of instance {instance_id!r}")
+        what = f"the output of {wanted!r} of instance {instance_id!r}"
+        return made_output(convert, decoded(step.output, what), what)
 
     async def list_instances(
         self,

@@ -1,8 +1,8 @@
 """Values to bytes and back, and the error records of failed steps.
 
-The codec itself is Rust (`rust/py/src/value`); this module makes the package's own value classes
-known to it and is the one place where Python turns payloads and records around. What a payload
-means, and where it is stored, is not known here.
+The codec itself is Rust (`rust/py/src/value`); this module makes known to it the package's own
+value classes, and whom to ask for the plain forms of others, and is the one place where Python
+turns payloads and records around. What a payload means, and where it is stored, is not known here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
-from ._core import decode_error_record, decode_payload, encode_payload, register_values
+from ._core import (
+    decode_error_record,
+    decode_payload,
+    encode_payload,
+    register_plain_form,
+    register_values,
+)
+from ._plain import plain_form
 from ._values import EventTimeout, LoopDict, LoopResult, MapError
 
 __all__ = ["ErrorText", "decode_payload", "describe_error", "encode_payload", "read_error"]
@@ -21,6 +28,7 @@ MAX_CAUSES = 16
 _PACKAGE = __file__.removesuffix("_codec.py")
 
 register_values(LoopResult, LoopDict, EventTimeout, MapError)
+register_plain_form(plain_form)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ __all__ = [
     "fail_points",
     "postgres_migrations",
     "postgres_statements",
+    "register_plain_form",
     "register_values",
 ]
 
@@ -84,6 +85,7 @@ def decode_error_record(data: bytes) -> _ErrorFields: ...
 def register_values(
     loop_result: type, loop_dict: type, event_timeout: type, map_error: type
 ) -> None: ...
+def register_plain_form(plain_form: Callable[[Any], Any]) -> None: ...
 def check_name(what: str, name: str) -> None: ...
 
 @final

@@ -1,24 +1,46 @@
 """What a submit gives back: a handle on one instance.
 
 A handle remembers the instance's id, the client it came from, and what was true when it was made.
-It decides nothing: each of its calls is the client's call of the same name.
+It decides nothing: each of its calls is the client's call of the same name. It knows the workflow,
+so an output is made what the last step's return annotation says.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ._codec import decode_payload
+from ._output import made_output, output_converter
 from ._status import Status, WorkflowStatus
 from .backends._view import moment, status_of
 
 if TYPE_CHECKING:
     from ._client import WorkflowClient
     from ._duration import Duration
+    from ._workflow import Workflow
     from .backends import InstanceRow
 
-__all__ = ["WorkflowHandle"]
+__all__ = ["WorkflowHandle", "typed_status"]
 
 Out_co = TypeVar("Out_co", covariant=True)
+
+
+def typed_status(
+    status: WorkflowStatus[Any], workflow: Workflow[Any, Out_co]
+) -> WorkflowStatus[Out_co]:
+    """The status of an instance of this workflow, with an output of the workflow's type.
+
+    >>> from sayiir import Flow
+    >>> shout = Flow("shout").then(str.upper).build()
+    >>> typed_status(WorkflowStatus("s-1", "shout", Status.PAUSED), shout)
+    <WorkflowStatus 's-1' of 'shout': paused>
+    """
+    convert = output_converter(workflow)
+    if convert is None or status.output_bytes is None:
+        return status
+    what = f"the output of instance {status.instance_id!r}"
+    return replace(status, decode=lambda sealed: made_output(convert, decode_payload(sealed), what))
 
 
 class WorkflowHandle(Generic[Out_co]):
@@ -42,7 +64,7 @@ class WorkflowHandle(Generic[Out_co]):
         "_since",
         "_start_at",
         "_status",
-        "_workflow_id",
+        "_workflow",
         "instance_id",
     )
 
@@ -53,14 +75,14 @@ class WorkflowHandle(Generic[Out_co]):
         self,
         client: WorkflowClient,
         instance_id: str,
-        workflow_id: str,
+        workflow: Workflow[Any, Out_co],
         row: InstanceRow | None,
         start_at: float | None,
         since: int | None,
     ) -> None:
         self.instance_id = instance_id
         self._client = client
-        self._workflow_id = workflow_id
+        self._workflow = workflow
         self._row = row
         self._start_at = start_at
         self._since = since
@@ -96,11 +118,14 @@ class WorkflowHandle(Generic[Out_co]):
         if self._status is None:
             # Most handles are never asked, so it is put together on first use.
             if self._row is not None:
-                self._status = status_of(self._row)
+                self._status = typed_status(status_of(self._row), self._workflow)
             else:
                 state = Status.IN_PROGRESS if self._start_at is None else Status.WAITING
                 self._status = WorkflowStatus(
-                    self.instance_id, self._workflow_id, state, wake_at=moment(self._start_at)
+                    self.instance_id,
+                    self._workflow.workflow_id,
+                    state,
+                    wake_at=moment(self._start_at),
                 )
         return self._status
 
@@ -108,14 +133,25 @@ class WorkflowHandle(Generic[Out_co]):
         self,
         timeout: Duration | None = None,  # noqa: ASYNC109 - the word of the published API
     ) -> Out_co:
-        """Wait for the end and return the output. See `WorkflowClient.result`."""
+        """Wait for the end and return the output, as the last step's annotation says.
+
+        Raises:
+            DecodeError: The output does not fit what the last step says it returns.
+            Exception: What `WorkflowClient.result` raises.
+        """
         if timeout is None and self._since is not None:
-            return cast("Out_co", await self._client._own_result(self.instance_id, self._since))
-        return cast("Out_co", await self._client.result(self.instance_id, timeout))
+            plain = await self._client._own_result(self.instance_id, self._since)
+        else:
+            plain = await self._client.result(self.instance_id, timeout)
+        made: Out_co = made_output(
+            output_converter(self._workflow), plain, f"the output of instance {self.instance_id!r}"
+        )
+        return made
 
     async def refresh(self) -> WorkflowStatus[Out_co]:
         """Ask for the status now and keep it as `details`. Raises as `WorkflowClient.status`."""
-        self._status = await self._client.status(self.instance_id)
+        plain = await self._client.status(self.instance_id)
+        self._status = typed_status(plain, self._workflow)
         return self._status
 
     async def cancel(self, reason: str | None = None, cancelled_by: str | None = None) -> None:
@@ -139,4 +175,5 @@ class WorkflowHandle(Generic[Out_co]):
         )
 
     def __repr__(self) -> str:
-        return f"<WorkflowHandle {self.instance_id!r} of {self._workflow_id!r}: {self.status}>"
+        workflow = self._workflow.workflow_id
+        return f"<WorkflowHandle {self.instance_id!r} of {workflow!r}: {self.status}>"

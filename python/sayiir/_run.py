@@ -22,8 +22,10 @@ from ._codec import decode_payload, read_error
 from ._conflict import ConflictPolicyLike
 from ._core import Claimant, Run
 from ._errors import TaskError, TaskTimeout, WorkflowCancelled, WorkflowError
+from ._handle import typed_status
 from ._invoke import Invoker, default_processes
 from ._leases import keep_leases
+from ._output import made_output, output_converter
 from ._runner import Runner
 from ._status import WorkflowStatus
 from ._worker import take_up
@@ -83,7 +85,11 @@ async def run_workflow_async(
     await client.submit(workflow, chosen, input)
     row, error = await _drive(place, workflow, chosen, through_parks=True, private=private)
     if row.status == "completed" and row.output is not None:
-        output: Out = decode_payload(row.output)
+        output: Out = made_output(
+            output_converter(workflow),
+            decode_payload(row.output),
+            f"the output of instance {chosen!r}",
+        )
         return output
     if row.status == "failed":
         raise _task_error(row, error)
@@ -109,7 +115,7 @@ async def run_durable_workflow_async(
     client = WorkflowClient(place, conflict_policy or "fail")
     await client.submit(workflow, instance_id, input)
     await _drive(place, workflow, instance_id, through_parks=False, private=False)
-    return await client.status(instance_id)
+    return typed_status(await client.status(instance_id), workflow)
 
 
 async def resume_workflow_async(
@@ -120,7 +126,7 @@ async def resume_workflow_async(
     row = await _known(workflow, instance_id, backend)
     if row.status not in ("completed", "failed", "cancelled", "paused"):
         await _drive(backend, workflow, instance_id, through_parks=False, private=False)
-    return await client.status(instance_id)
+    return typed_status(await client.status(instance_id), workflow)
 
 
 async def cancel_workflow_async(

@@ -8,6 +8,7 @@ made. This module never calls a task.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -18,8 +19,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast, overload
 
 from ._duration import Duration
-from ._errors import NonRetryable, RetryAfter
+from ._errors import DecodeError, NonRetryable, RetryAfter
 from ._policy import DEFAULT_PRIORITY, RetryPolicy, RunIn, TaskMetadata, check_name
+from ._signature import (
+    Types,
+    Unresolved,
+    Unsuited,
+    calling_signature,
+    input_parameter,
+    types_of,
+    unfit_value,
+)
 
 __all__ = [
     "MODE_ASYNC",
@@ -48,7 +58,6 @@ MODE_PROCESS = 3
 
 _MODES = {None: MODE_THREAD, "thread": MODE_THREAD, "inline": MODE_INLINE, "process": MODE_PROCESS}
 _ATTRIBUTE = "__sayiir_task__"
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @overload
@@ -113,8 +122,13 @@ def task(
             (for code that returns at once), or `"process"` (it can then be killed at its timeout;
             the function must be importable by name).
 
+    What the function takes and returns may be annotated with dataclasses, Enums, NamedTuples,
+    TypedDicts, models of msgspec and pydantic, and containers and unions of them: it then gets
+    such values, made from the plain data that was stored. See `docs/values.md`.
+
     Raises:
-        TypeError: An argument is of the wrong kind, or what is decorated is not a function.
+        TypeError: An argument is of the wrong kind, what is decorated is not a function, or an
+            annotation of it cannot be honoured.
         ValueError: An argument is out of range, or `run_in` does not suit the function.
 
     >>> @task("add-one", timeout="30s", retries=3)
@@ -164,7 +178,9 @@ def _decorate(said: TaskMetadata, fn: F) -> F:
     if said.name is None:
         own = _own_name(fn)
         said = said if own is None else replace(said, name=own)
-    _mode(fn, said, f"task {said.name!r}" if said.name else "@task")
+    place = f"task {said.name!r}" if said.name else "@task"
+    _mode(fn, said, place)
+    _check_types(fn, place)
     if _ATTRIBUTE in getattr(fn, "__dict__", {}) or _published(fn) is fn:
         # Others know this function, as it is or as another task: it stays so, and a twin is marked.
         fn = _twin(fn)
@@ -175,6 +191,25 @@ def _decorate(said: TaskMetadata, fn: F) -> F:
             f"@task cannot mark {fn!r}; give it to the flow as it is, or wrap it in a function"
         ) from None
     return fn
+
+
+def _check_types(fn: Callable[..., Any], place: str) -> None:
+    """Refuse annotations that cannot be honoured; names may still be defined until `build`.
+
+    What cannot be called with one argument is no task as it stands, such as a method that is
+    decorated where its class is written: its annotations are read when a flow takes it.
+    """
+    with contextlib.suppress(Unresolved, Unsuited):
+        calling_signature(fn)
+        _types(fn, place)
+
+
+def _types(fn: Callable[..., Any], place: str) -> Types:
+    """What the annotations ask for; a refusal names the task."""
+    try:
+        return types_of(fn)
+    except TypeError as refusal:
+        raise TypeError(f"{place}: {refusal}") from refusal.__cause__
 
 
 def _twin(fn: F) -> F:
@@ -198,14 +233,16 @@ class TaskDef:
 
     name: str
     """The task's name."""
-    fn: Callable[[Any], Any]
-    """What to call, always with exactly one positional argument."""
+    call: Callable[[Any], Any]
+    """What takes exactly one positional argument, of the type that it is annotated with."""
     original: Callable[..., Any]
     """What the author gave."""
     mode: int
     """Where to call it: one of the `MODE_…` numbers."""
     metadata: TaskMetadata
     """What was said in `@task(…)`, with the name filled in."""
+    place: str
+    """How messages name it."""
     timeout: float | None = field(init=False)
     """The longest an attempt may take, in seconds."""
     max_retries: int = field(init=False)
@@ -236,9 +273,51 @@ class TaskDef:
         put(self, "tags", metadata.tags)
         put(self, "priority", metadata.priority or DEFAULT_PRIORITY)
 
+    @property
+    def fn(self) -> Callable[[Any], Any]:
+        """What to call, always with exactly one positional argument: a plain value.
+
+        Raises:
+            TypeError: An annotation refers to a name that is not defined, or cannot be honoured.
+        """
+        form = self.types.takes
+        if form is None:
+            return self.call
+        convert = form.convert
+        assert convert is not None
+        # Not the module's own: what a task without annotations needs is small.
+        from ._form import Misfit
+
+        call, what = self.call, f"the input of task {self.name!r}"
+
+        def typed(value: Any) -> Any:
+            try:
+                made = convert(value)
+            except Misfit as misfit:
+                raise unfit_value(misfit, what) from misfit.cause
+            return call(made)
+
+        return typed
+
+    @property
+    def types(self) -> Types:
+        """What its annotations ask for. Raises as `fn`."""
+        try:
+            return _types(self.original, self.place)
+        except Unresolved as late:
+            raise late.refusal(self.place) from late
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TaskDef, (
+            self.name, self.call, self.original, self.mode, self.metadata, self.place,
+        )  # fmt: skip
+
     def is_retryable(self, error: BaseException) -> bool:
         """Whether this failure is worth another attempt, as long as retries are left."""
         if isinstance(error, NonRetryable):
+            return False
+        if isinstance(error, DecodeError) and error.__dict__.get("final"):
+            # The input does not fit; it will not the next time.
             return False
         if isinstance(error, RetryAfter):
             return True
@@ -264,7 +343,8 @@ def define_task(
         lambda_name: Gives the next name for a callable that has none.
 
     Raises:
-        TypeError: It is not callable, needs more than one argument, or is a generator function.
+        TypeError: It is not callable, needs more than one argument, is a generator function, or
+            has annotations that cannot be honoured.
         ValueError: The name is unacceptable, or it cannot run where its decorator says.
     """
     if not callable(fn):
@@ -280,13 +360,18 @@ def define_task(
     mode = _mode(fn, said, place)
     if mode == MODE_PROCESS:
         _require_importable(fn, place)
-    return TaskDef(
+    defined = TaskDef(
         name=chosen,
-        fn=fn if _takes_input(fn, place) else _WithoutInput(fn),
+        call=fn if _takes_input(fn, place) else _WithoutInput(fn),
         original=fn,
         mode=mode,
         metadata=said if said.name == chosen else replace(said, name=chosen),
+        place=place,
     )
+    # A name that is not defined yet may be until the flow is built, which asks for `fn`.
+    with contextlib.suppress(Unresolved):
+        _types(fn, place)
+    return defined
 
 
 class _WithoutInput:
@@ -363,22 +448,12 @@ def _require_importable(fn: Callable[..., Any], place: str) -> None:
 
 def _takes_input(fn: Callable[..., Any], place: str) -> bool:
     """Whether to call it with the previous output (`True`) or with nothing (`False`)."""
-    refusal = ""
-    # A wrapper that supplies an argument itself still shows its inner function's signature, so
-    # when that one does not fit, its own is asked.
-    for follow in (True, False):
-        try:
-            parameters = inspect.signature(fn, follow_wrapped=follow).parameters.values()
-        except (ValueError, TypeError):
-            return True  # Some built-ins do not tell; one argument is what a task gets.
-        required = [p.name for p in parameters if p.default is p.empty]
-        named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in required]
-        needed = [p.name for p in parameters if p.kind in _POSITIONAL and p.name in required]
-        if not named and len(needed) <= 1:
-            return any(p.kind in _POSITIONAL or p.kind is p.VAR_POSITIONAL for p in parameters)
-        what = f"the keyword {named[0]!r}" if named else f"{len(needed)} arguments {tuple(needed)}"
-        refusal = refusal or what
-    raise TypeError(
-        f"{place}: a task is called with one argument, the previous output, but this one "
-        f"requires {refusal}; give the others defaults or bind them with functools.partial"
-    )
+    try:
+        signature = calling_signature(fn)
+    except Unsuited as refusal:
+        raise TypeError(
+            f"{place}: a task is called with one argument, the previous output, but this one "
+            f"requires {refusal}; give the others defaults or bind them with functools.partial"
+        ) from None
+    # Some built-ins do not tell; one argument is what a task gets.
+    return signature is None or input_parameter(signature) is not None

@@ -43,6 +43,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(payload::decode_payload, m)?)?;
     m.add_function(wrap_pyfunction!(payload::decode_error_record, m)?)?;
     m.add_function(wrap_pyfunction!(payload::register_values, m)?)?;
+    m.add_function(wrap_pyfunction!(payload::register_plain_form, m)?)?;
     m.add_function(wrap_pyfunction!(payload::check_name, m)?)?;
     m.add("MAX_VALUE_DEPTH", value::MAX_DEPTH)?;
     m.add("MAX_PAYLOAD_BYTES", value::MAX_PAYLOAD_BYTES)?;

@@ -169,6 +169,12 @@ pub fn register_values(
     value::register(py, loop_result, loop_dict, event_timeout, map_error)
 }
 
+/// Makes known whom the codec asks for the plain form of a value that it does not know.
+#[pyfunction]
+pub fn register_plain_form(py: Python<'_>, plain_form: &Bound<'_, PyAny>) -> PyResult<()> {
+    value::register_plain_form(py, plain_form)
+}
+
 /// Checks an id or a name; `what` names the argument in the `ValueError`.
 #[pyfunction]
 pub fn check_name(py: Python<'_>, what: &str, name: &str) -> PyResult<()> {

@@ -1,6 +1,6 @@
 //! The Python classes that the codec knows without being able to name them statically: three of the
 //! standard library, fetched when first met, and those of this package, handed in once when the
-//! module is set up.
+//! module is set up; beside them whom to ask about the others.
 //!
 //! Promises that a class is compared by identity and never looked up by a stored name. Refuses to
 //! know what the classes mean; it only keeps them.
@@ -8,7 +8,7 @@
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyNotImplemented, PyType};
 
 /// What the package registers.
 pub(super) struct Registered {
@@ -19,6 +19,7 @@ pub(super) struct Registered {
 }
 
 static REGISTERED: PyOnceLock<Registered> = PyOnceLock::new();
+static PLAIN_FORM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static DECIMAL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static UUID: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static ZONE_INFO: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -54,10 +55,39 @@ pub fn register(
     if same {
         return Ok(());
     }
-    Err(PyRuntimeError::new_err(
+    Err(imported_twice())
+}
+
+/// Tells the codec whom to ask for the plain form of a value that it does not know.
+///
+/// `plain_form(value)` returns an equal meaning in values nearer to those of the table, such as the
+/// dict of a dataclass's fields (it is not asked to go further down), or `NotImplemented`.
+///
+/// # Errors
+/// `RuntimeError` when another one was registered before, as for [`register`].
+pub fn register_plain_form(py: Python<'_>, plain_form: &Bound<'_, PyAny>) -> PyResult<()> {
+    let known = PLAIN_FORM.get_or_init(py, || plain_form.clone().unbind());
+    if known.is(plain_form) {
+        return Ok(());
+    }
+    Err(imported_twice())
+}
+
+/// The plain form of a value that the codec does not know; `None` when there is none.
+pub(super) fn plain_form<'py>(obj: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = obj.py();
+    let Some(known) = PLAIN_FORM.get(py) else {
+        return Ok(None);
+    };
+    let plain = uninterrupted(py, || known.bind(py).call1((obj,)))?;
+    Ok((!plain.is(PyNotImplemented::get(py))).then_some(plain))
+}
+
+fn imported_twice() -> PyErr {
+    PyRuntimeError::new_err(
         "the value codec already has its classes: sayiir was imported twice in this process; \
          remove the second copy, or do not reload the package",
-    ))
+    )
 }
 
 /// Runs a call into Python code that has no effect but its result. An interrupt that arrives in the

@@ -11,6 +11,7 @@ use pyo3::types::{
     PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple, PyType,
 };
 
+use super::decode::Decoder;
 use super::{EncodeFailure, MAX_DEPTH, MAX_PAYLOAD_BYTES};
 
 /// A refusal on its way up. It is boxed so that the success of the hot path stays one word wide.
@@ -119,8 +120,14 @@ pub(super) struct Encoder<'out, 'py> {
     pub(super) out: &'out mut Vec<u8>,
     /// The length that `out` may not pass.
     limit: usize,
+    /// Where the value begins in `out`.
+    start: usize,
     /// Containers that are open around the current item.
     depth: usize,
+    /// How many values were written in a plain form.
+    pub(super) shaped: usize,
+    /// Whether there are keys or members in a plain form, which may be equal to one another.
+    pub(super) may_collide: bool,
 }
 
 /// Binds `$obj` as a `$T` when that is its exact type. The pointers are compared first: a failed
@@ -138,19 +145,28 @@ pub(super) use exactly;
 
 impl<'out, 'py> Encoder<'out, 'py> {
     pub(super) fn new(py: Python<'py>, out: &'out mut Vec<u8>) -> Self {
-        let limit = out.len().saturating_add(MAX_PAYLOAD_BYTES);
+        let start = out.len();
         Encoder {
             py,
             out,
-            limit,
+            limit: start.saturating_add(MAX_PAYLOAD_BYTES),
+            start,
             depth: 0,
+            shaped: 0,
+            may_collide: false,
         }
     }
 
     pub(super) fn run(mut self, obj: &Bound<'py, PyAny>) -> Step {
         self.value(obj)?;
         // A scalar is written before it is weighed; the last one is weighed here.
-        self.weigh(obj, 0)
+        self.weigh(obj, 0)?;
+        // Which plain forms are equal to which is for Python to say; the decoder asks it.
+        let written = &self.out[self.start..];
+        if self.may_collide && Decoder::new(self.py, written).run().is_err() {
+            return Err(collision(obj));
+        }
+        Ok(())
     }
 
     /// Writes one value of any kind. The order is that of how often the kinds are met.
@@ -273,8 +289,10 @@ impl<'out, 'py> Encoder<'out, 'py> {
             let Some((key, value)) = next else {
                 return Err(changed(dict));
             };
+            let shaped = self.shaped;
             self.value(&key)
                 .map_err(|refusal| refusal.in_key(position))?;
+            self.may_collide |= self.shaped != shaped;
             self.value(&value)
                 .map_err(|refusal| refusal.at_key(&key, position))?;
             self.weigh(&value, 0)?;
@@ -387,6 +405,15 @@ pub(super) fn changed(container: &Bound<'_, PyAny>) -> Box<Refusal> {
     )
 }
 
+#[cold]
+fn collision(obj: &Bound<'_, PyAny>) -> Box<Refusal> {
+    Refusal::new(
+        obj,
+        "two keys of a dict in it, or two members of a set, are different, but would be equal once \
+         stored, such as members of two Enums with one value; make them differ",
+    )
+}
+
 /// Refuses a value of a type that is not carried, and says which type to turn it into if that is
 /// plain to see.
 #[cold]
@@ -413,8 +440,8 @@ pub(super) fn unknown(obj: &Bound<'_, PyAny>) -> Box<Refusal> {
         return Refusal::new(
             obj,
             "values of this type are not carried; pass plain data (None, bool, int, float, str, \
-             bytes, list, tuple, dict, set, frozenset, dates and times, Decimal, UUID), such as \
-             the dict of a model's fields",
+             bytes, list, tuple, dict, set, frozenset, dates and times, Decimal, UUID), a \
+             dataclass, an Enum, a NamedTuple, or a model of msgspec or pydantic",
         );
     };
     Refusal::new(

@@ -7,7 +7,7 @@ use pyo3::PyTypeInfo;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
-    IntoPyDict, PyBool, PyBytes, PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess,
+    IntoPyDict, PyBool, PyBytes, PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyDict,
     PyFrozenSet, PyInt, PyIterator, PySet, PyString, PyTime, PyTimeAccess, PyTuple, PyType,
     PyTzInfo, PyTzInfoAccess,
 };
@@ -33,27 +33,47 @@ impl<'py> Encoder<'_, 'py> {
             Some(known) if is_a(obj, &known.loop_dict) => self.loop_dict(obj, known),
             Some(known) if is_a(obj, &known.event_timeout) => self.event_timeout(obj),
             Some(known) if is_a(obj, &known.map_error) => self.map_error(obj),
-            _ => self.leaf(obj),
+            _ if self.leaf(obj)? => Ok(()),
+            _ => self.shaped(obj),
         }
     }
 
-    /// Writes a value that holds no other one. It is apart from what does, so that the frames of a
-    /// deep value stay small.
+    /// Writes the plain form of a value of a type that is not carried, or refuses it.
     #[inline(never)]
-    fn leaf(&mut self, obj: &Bound<'py, PyAny>) -> Step {
+    fn shaped(&mut self, obj: &Bound<'py, PyAny>) -> Step {
+        let plain = match classes::plain_form(obj) {
+            Ok(Some(plain)) => plain,
+            Ok(None) => return Err(unknown(obj)),
+            Err(failure) => return Err(unshaped(obj, &failure)),
+        };
+        self.shaped += 1;
+        if plain.is_exact_instance_of::<PyDict>() || plain.is_exact_instance_of::<PyTuple>() {
+            return self.value(&plain);
+        }
+        // What is no container that counts itself could be followed for ever.
+        self.enter(obj, 0)?;
+        self.value(&plain)?;
+        self.leave();
+        Ok(())
+    }
+
+    /// Writes a value that holds no other one; false when it is of no type that is carried. It is
+    /// apart from what holds others, so that the frames of a deep value stay small.
+    #[inline(never)]
+    fn leaf(&mut self, obj: &Bound<'py, PyAny>) -> Result<bool, Box<Refusal>> {
         if let Some(moment) = exactly!(self, obj: PyDateTime) {
-            return self.datetime(moment);
+            return self.datetime(moment).map(|()| true);
         }
         if let Some(day) = exactly!(self, obj: PyDate) {
             self.body(code::DATE, &date_body(day));
-            return Ok(());
+            return Ok(true);
         }
         if let Some(time) = exactly!(self, obj: PyTime) {
             let start = self.open();
             self.time_of_day(time);
             self.zone(time.get_tzinfo())?;
             self.close(code::TIME, start);
-            return Ok(());
+            return Ok(true);
         }
         if let Some(delta) = exactly!(self, obj: PyDelta) {
             let mut body = [0; 12];
@@ -61,16 +81,16 @@ impl<'py> Encoder<'_, 'py> {
             body[4..8].copy_from_slice(&delta.get_seconds().to_be_bytes());
             body[8..].copy_from_slice(&delta.get_microseconds().to_be_bytes());
             self.body(code::TIMEDELTA, &body);
-            return Ok(());
+            return Ok(true);
         }
         let ty = obj.get_type();
         if classes::decimal(self.py).is_ok_and(|class| ty.is(class)) {
-            return self.decimal(obj);
+            return self.decimal(obj).map(|()| true);
         }
         if classes::uuid(self.py).is_ok_and(|class| ty.is(class)) {
-            return self.uuid(obj);
+            return self.uuid(obj).map(|()| true);
         }
-        Err(unknown(obj))
+        Ok(false)
     }
 
     pub(super) fn tuple(&mut self, tuple: &Bound<'py, PyTuple>) -> Step {
@@ -89,6 +109,7 @@ impl<'py> Encoder<'_, 'py> {
 
     fn members(&mut self, code: i8, set: &Bound<'py, PyAny>, len: usize) -> Step {
         self.enter(set, len)?;
+        let shaped = self.shaped;
         let start = self.open();
         self.array_header(len);
         let mut written = 0;
@@ -101,6 +122,7 @@ impl<'py> Encoder<'_, 'py> {
         }
         self.close(code, start);
         self.leave();
+        self.may_collide |= self.shaped != shaped;
         if written == len {
             Ok(())
         } else {
@@ -375,6 +397,20 @@ fn date_body(day: &impl PyDateAccess) -> [u8; 4] {
 
 fn is_a(obj: &Bound<'_, PyAny>, class: &Py<PyType>) -> bool {
     obj.get_type_ptr().cast() == class.as_ptr()
+}
+
+#[cold]
+fn unshaped(obj: &Bound<'_, PyAny>, failure: &PyErr) -> Box<Refusal> {
+    let class = failure.get_type(obj.py());
+    let class = class
+        .name()
+        .map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
+    let text = failure.value(obj.py()).str();
+    let text = text.map_or_else(|_| "(without a text)".to_owned(), |text| text.to_string());
+    Refusal::new(
+        obj,
+        format!("asked for its plain form it raised {class}: {text}"),
+    )
 }
 
 #[cold]

@@ -3,12 +3,14 @@
 //! What a task takes and returns crosses every step through here, in memory as on disk. The object
 //! is walked where it stands and written as MessagePack; there is no tree in between.
 //!
-//! **Promises.** A value comes back equal and of exactly the same type, or it is refused before
-//! anything is written, with the place and the type named. Nothing is guessed: only the exact types
-//! below are carried (a subclass is refused), and what has no MessagePack form of its own is an
-//! *extension*, so no value can imitate another. [`decode`] takes any bytes whatever: it never
-//! panics, never recurses past [`MAX_DEPTH`], never believes a length before the bytes are there,
-//! and answers damage with the offset at which it was found.
+//! **Promises.** A value of the types below comes back equal and of exactly the same type, or it is
+//! refused before anything is written, with the place and the type named. Nothing is guessed: only
+//! these exact types are carried (a subclass is refused), and what has no MessagePack form of its
+//! own is an *extension*, so no value can imitate another. A value of any other type is written as
+//! its *plain form*, if whoever is registered for that knows one (`sayiir._plain`), and comes back
+//! as that. [`decode`] takes any bytes whatever: it never panics, never recurses past [`MAX_DEPTH`],
+//! never believes a length before the bytes are there, and answers damage with the offset at which
+//! it was found.
 //!
 //! **Refuses to know** instances, steps, tasks, files, checksums, annotations, dataclasses. The
 //! envelope around a payload is someone else's; so is turning plain data into a model.
@@ -72,7 +74,7 @@ use std::fmt;
 
 use pyo3::prelude::*;
 
-pub use classes::register;
+pub use classes::{register, register_plain_form};
 
 /// How deep containers may nest: `[[1]]` is 2 deep. Both directions refuse more. At this depth the
 /// walk fits a thread stack of 512 KiB, in an unoptimised build too.
