@@ -51,7 +51,7 @@ LONG_S = 20.0
 GONE = ("done-1", "done-2", "spread-gone")
 """Instances that ended long ago."""
 KEEP_ALL = "20000d"
-SUBMIT = ".inputs (instance, token"
+SUBMIT = ".inputs (instance, id, token"
 EVENT = ".events (id, event"
 CHECKPOINT = ".steps (instance, seq"
 CLAIM = "taken AS MATERIALIZED"

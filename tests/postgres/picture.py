@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 Row = dict[str, Any]
 Rows = frozenset[tuple[tuple[str, Any], ...]]
 TABLES = (
-    *("definitions", "lanes", "workers", "instances", "inputs", "cells", "steps", "events"),
+    *("definitions", "lanes", "workers", "worker_names", "instances", "inputs", "cells", "steps", "events"),
     *("garbage", "item_groups", "items"),
 )
 """All but the listeners, which come and go with their processes."""
@@ -26,6 +26,8 @@ NUMBERED = ("instance", "parent", "item")
 """Columns with the number of an instance."""
 BY_LIFE = ("fence", "worker", "holder", "lease", "alert")
 """Columns that tell how often, and by whom."""
+NOBODY: dict[str, Rows] = {"workers": frozenset(), "worker_names": frozenset()}
+"""Without who was there."""
 WAITING = (0, 1, 2)
 """Numbers in the column `status`."""
 
@@ -54,7 +56,7 @@ class Picture:
             due = row["holder"] is None and row["status"] in WAITING and row["wake_us"] is not None
             return row | {"status": "timer"} if due else row
 
-        tables = self.tables | {"workers": frozenset()}
+        tables = self.tables | NOBODY
         return Picture(tables | {"instances": _rows(map(blurred, self.instances().values()))})
 
     def without_times(self) -> Picture:
@@ -65,7 +67,7 @@ class Picture:
             return {name: row[name] for name in kept}
 
         tables = {name: _rows(map(timeless, map(dict, rows))) for name, rows in self.tables.items()}
-        return Picture(tables | {"workers": frozenset()})
+        return Picture(tables | NOBODY)
 
 
 def take_picture(connection: psycopg.Connection[Any], schema: str = "sayiir") -> Picture:
@@ -78,7 +80,7 @@ def take_picture(connection: psycopg.Connection[Any], schema: str = "sayiir") ->
         }
     hashes = {row["definition"]: row["hash"].hex() for row in found["definitions"]}
     lanes = {row["lane"]: (hashes[row["definition"]], row["tags"]) for row in found["lanes"]}
-    names = {row["worker"]: row["name"] for row in found["workers"]}
+    names = {row["worker"]: row["name"] for row in found["worker_names"]}
     instances = _places(
         row[column]
         for rows in found.values()
@@ -92,7 +94,7 @@ def take_picture(connection: psycopg.Connection[Any], schema: str = "sayiir") ->
         "definition": hashes.__getitem__,
         "lane": lanes.__getitem__,
         "holder": lambda worker: None if worker is None else names.get(worker, "nobody"),
-        "worker": lambda worker: worker if isinstance(worker, str) else names[worker],
+        "worker": names.__getitem__,
         **dict.fromkeys(NUMBERED, instances.__getitem__),
         "id": lambda name: ids.get(name, name),
         "event": events.__getitem__,

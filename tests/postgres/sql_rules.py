@@ -15,8 +15,9 @@ from tests.postgres.sql_text import Scope, Source, Token, scopes, sources, words
 __all__ = ["GROWING", "MIGRATION_RULES", "RULES", "SMALL", "Rule", "offences"]
 
 GROWING = {
-    "instances": ("instance", "id"),
-    **dict.fromkeys(("inputs", "cells", "steps", "garbage"), ("instance",)),
+    "instances": ("instance",),
+    "inputs": ("instance", "id"),
+    **dict.fromkeys(("cells", "steps", "garbage"), ("instance",)),
     "events": ("id",),
     "item_groups": ("parent",),
     "items": ("parent", "item"),
@@ -27,6 +28,7 @@ SMALL = {
     "definitions": "one for each version of a workflow",
     "lanes": "one for each definition and set of tags",
     "workers": "one for each living worker",
+    "worker_names": "one for each worker there ever was",
     "listeners": "one for each process that listens",
 }
 """Tables that stay small however many instances there are, and what a row of each is."""

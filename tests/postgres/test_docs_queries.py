@@ -182,4 +182,4 @@ def test_the_tables_and_indexes_of_the_page_are_those_of_the_schema(worked: str)
             " AND indexname NOT IN (SELECT conname FROM pg_constraint)"
         )
         # One that comes with a key of the table has the server's name.
-        assert listed("### Indexes") - {"instances.id"} == {name for (name,) in indexes}
+        assert listed("### Indexes") - {"inputs.id"} == {name for (name,) in indexes}

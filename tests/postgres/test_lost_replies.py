@@ -35,7 +35,7 @@ LONG = 30.0
 POLL = "50ms"
 PARTS = pytest.mark.parametrize("part", ["request", "reply"])
 
-SUBMIT = ".inputs (instance, token"
+SUBMIT = ".inputs (instance, id, token"
 EVENT = ".events (id, event"
 CHANGE = ".instances i SET"
 REMOVE = ".instances i WHERE"

@@ -72,8 +72,13 @@ def fill(session: psycopg.Connection, schema: str, finished: int, parked: int) -
     wait |= {"wake": "9000000000000000 + n", "awaits": "ARRAY['go']"}
     session.execute(into.format(**wait, count=parked).encode())
     session.execute(
-        f"INSERT INTO {schema}.steps SELECT instance, 0, 1, 1, 2, 0, 's', 's', 'w', 'x' "
+        f"INSERT INTO {schema}.steps SELECT instance, 0, 1, 1, 2, 1, 0, 's', 's', 'x' "
         f"FROM {schema}.instances".encode()
+    )
+    session.execute(
+        f"INSERT INTO {schema}.inputs SELECT instance, 1, id, 'x' FROM {schema}.instances"
+        # The one that was submitted has its input.
+        " ON CONFLICT DO NOTHING".encode()
     )
     half = f"FROM generate_series(1, {finished // 2}) n"
     session.execute(

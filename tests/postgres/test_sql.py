@@ -297,7 +297,7 @@ def test_what_is_forbidden_is_found(rule: str, sql: str) -> None:
         "SELECT w.name FROM sayiir.workers w WHERE w.name IS DISTINCT FROM $1",
         (
             "SELECT u.a FROM unnest($1::text[]) WITH ORDINALITY AS u(a, n) WHERE EXISTS "
-            "(SELECT 1 FROM sayiir.instances i WHERE i.id = u.a)"
+            "(SELECT 1 FROM sayiir.inputs n WHERE n.id = u.a)"
         ),
         "SELECT 'LOCK TABLE; SELECT * FROM x' AS text -- ctid, LISTEN, DO $$",
         "SELECT nextval('sayiir.instance_numbers')",

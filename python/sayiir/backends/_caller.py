@@ -52,7 +52,10 @@ known AS MATERIALIZED (SELECT d.definition, l.lane FROM sayiir.definitions d
   WHERE d.definition = $2::integer AND d.hash = $3::bytea AND l.lane = $4::integer),
 c AS MATERIALIZED (SELECT nextval('sayiir.instance_numbers') AS instance, known.definition,
   known.lane, t.now, CASE WHEN $6::bigint > t.now THEN $6::bigint END AS later_us FROM known, t),
-made AS (INSERT INTO sayiir.instances (instance, id, definition, lane, status, priority, order_us,
+made AS (INSERT INTO sayiir.inputs (instance, id, token, input)
+  SELECT c.instance, $1::text, $7::bigint, $8::bytea FROM c
+  ON CONFLICT (id) DO NOTHING RETURNING instance, id),
+stored AS (INSERT INTO sayiir.instances (instance, id, definition, lane, status, priority, order_us,
     fence, created_us, updated_us, start_at_us, wake_us, next_seq, next_strand, steps, events)
   SELECT c.instance, $1::text, c.definition, c.lane,
     CASE WHEN c.later_us IS NULL THEN 0 ELSE 1 END, $5::smallint,
@@ -60,9 +63,7 @@ made AS (INSERT INTO sayiir.instances (instance, id, definition, lane, status, p
     c.instance << 20, c.now, c.now, c.later_us, c.later_us, 0, 1, 0,
     EXISTS (SELECT 1 FROM sayiir.events e WHERE e.id = $1::text AND e.early
       AND e.came_us > c.now - $9::bigint)
-  FROM c ON CONFLICT (id) DO NOTHING RETURNING instance, id),
-stored AS (INSERT INTO sayiir.inputs (instance, token, input)
-  SELECT made.instance, $7::bigint, $8::bytea FROM made),
+  FROM c JOIN made ON made.instance = c.instance),
 adopted AS (UPDATE sayiir.events e SET early = false, fresh = false FROM made, t
   WHERE e.id = made.id AND e.early AND e.came_us > t.now - $9::bigint),
 late AS (DELETE FROM sayiir.events e USING made, t
@@ -72,7 +73,8 @@ SELECT (SELECT count(*) FROM known), (SELECT count(*) FROM made)"""
 # The instance's row is read and never locked: a worker that holds it must not wait for the caller.
 # An event that nobody has looked at yet is fresh, and the next claim looks at it.
 SEND = """\
-WITH i AS MATERIALIZED (SELECT x.status FROM sayiir.instances x WHERE x.id = $1::text),
+WITH i AS MATERIALIZED (SELECT x.status FROM sayiir.instances x
+  WHERE x.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text)),
 made AS (INSERT INTO sayiir.events (id, event, name, key, token, came_us, early, fresh, payload)
   SELECT $1::text, nextval('sayiir.event_numbers'), $2::text, $3::text, $4::bigint,
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, NOT EXISTS (SELECT 1 FROM i), true,

@@ -198,7 +198,7 @@ struct Checkpoints<'a> {
     cell: Vec<&'a [u8]>,
     drop_instance: Vec<i64>,
     drop_below: Vec<i32>,
-    row_worker: Vec<&'a str>,
+    row_worker: Vec<i32>,
     event_instance: Vec<i64>,
     event_id: Vec<&'a str>,
     event: Vec<i64>,
@@ -215,7 +215,8 @@ struct Checkpoints<'a> {
 /// What the lane remembers of an instance that is held by way of it.
 #[derive(Debug, Clone)]
 pub struct Held {
-    worker: Arc<str>,
+    /// The number of its worker.
+    worker: i32,
     /// Whether there may be rows of cells.
     cells: bool,
 }
@@ -304,7 +305,7 @@ impl<'a> Checkpoints<'a> {
             self.row_ended_us.push(row.ended_us);
             self.row_output.push(row.output.as_deref());
             self.row_error.push(row.error.as_deref());
-            self.row_worker.push(&held.worker);
+            self.row_worker.push(held.worker);
         }
         if self.status.last().is_some_and(|status| *status >= 4) {
             // Nobody will ask for cells and events any more; those that are there go with the instance.
@@ -412,6 +413,8 @@ pub struct Taken {
     input: Option<sayiir_core::Bytes>,
     cells_from: Option<i32>,
     events: bool,
+    /// The number of the worker.
+    holder: i32,
 }
 
 fn taken_of(row: &Row, lanes: &Lanes) -> Taken {
@@ -441,6 +444,7 @@ fn taken_of(row: &Row, lanes: &Lanes) -> Taken {
         input: bytes(row, 11),
         cells_from: row.get(8),
         events: row.get(10),
+        holder: row.get(13),
     }
 }
 
@@ -774,7 +778,7 @@ pub async fn perform(
         let taken: Vec<Taken> = rows.iter().map(|row| taken_of(row, lanes)).collect();
         for one in &taken {
             let held = Held {
-                worker: Arc::clone(&claiming.claimant.worker),
+                worker: one.holder,
                 cells: one.cells_from.is_some(),
             };
             holdings.insert(one.claim.slot as i64, held);
@@ -876,8 +880,14 @@ async fn claim(
     }
     let leasing = join_all(workers.iter().map(|(worker, lease_us)| async move {
         let early = place.settings.early_us(*lease_us);
-        link.run(&sql::WORKER_LEASE, &[worker, lease_us, &early, &now])
-            .await
+        let params: [Param<'_>; 4] = [worker, lease_us, &early, &now];
+        let (named, leased) = join(
+            link.run(&sql::WORKER_NAME, &[worker]),
+            link.run(&sql::WORKER_LEASE, &params),
+        )
+        .await;
+        named?;
+        leased
     }));
     let taking = join_all(claims.iter().map(|claim| async move {
         let served = lanes.served(claim.claimant, claim.hashes);

@@ -45,8 +45,10 @@ const READ_CLOCK: Duration = Duration::from_secs(5);
 const HINT_PAUSE: Duration = Duration::from_millis(1);
 /// How long a call rests that met a locked row.
 const LOCKED_PAUSE: Duration = Duration::from_millis(300);
-/// Claims look at timers, at events of foreign transactions and at lanes not more often than this.
+/// Claims look at timers, at events of foreign transactions and at lanes not more often than this;
 const AROUND_PAUSE: Duration = Duration::from_millis(10);
+/// and where that finds nothing again and again, ever more seldom, down to this.
+const AROUND_SELDOM: Duration = Duration::from_millis(160);
 /// So often a transaction that collided with another is made again at once.
 const COLLISIONS: u32 = 20;
 
@@ -79,6 +81,8 @@ pub struct Desk {
     around_due: Cell<Option<Instant>>,
     /// How long after the last time.
     around_pause: Cell<Duration>,
+    /// Whether claims have found anything since.
+    found_since: Cell<bool>,
     /// The lanes in which a claim found less than it wanted.
     served: RefCell<Vec<i32>>,
     /// The definitions that claims asked for.
@@ -110,6 +114,7 @@ impl Desk {
             looked_around: Cell::new(None),
             around_due: Cell::new(None),
             around_pause: Cell::new(AROUND_PAUSE),
+            found_since: Cell::new(false),
             served: RefCell::default(),
             wanted: RefCell::default(),
             later: RefCell::default(),
@@ -332,7 +337,7 @@ impl Desk {
                 self.around_due.set(None);
             }
             if outcome.found {
-                self.around_pause.set(AROUND_PAUSE);
+                self.found_since.set(true);
             }
             if self.shared.own_clock
                 && outcome.short
@@ -623,10 +628,15 @@ impl Desk {
                     Ok(())
                 })
                 .await;
+            let longer = self.around_pause.get() * 2;
+            self.around_pause.set(match ready.get() {
+                false => longer.min(AROUND_SELDOM),
+                true if self.found_since.get() => AROUND_PAUSE,
+                // Something stays locked for long, or is not what it seems.
+                true => longer.min(LOOK_EVERY),
+            });
+            self.found_since.set(false);
             if ready.get() {
-                // Where something stays locked for long, or is not what it seems, ever more seldom.
-                let pause = self.around_pause.get() * 2;
-                self.around_pause.set(pause.min(LOOK_EVERY));
                 self.shared.tell(vec![(Hint::Work, "".into())]);
             }
         }

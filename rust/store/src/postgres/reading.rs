@@ -64,7 +64,7 @@ pub fn step_of(row: &Row) -> (i64, HistoryRow) {
         started_us: row.get(7),
         ended_us: row.get(8),
     };
-    let worker = text(row, 9);
+    let worker = some_text(row, 9).unwrap_or_default();
     (row.get(10), HistoryRow { step, worker })
 }
 

@@ -83,7 +83,8 @@ pub struct Control {
     definition: i32,
     next_seq: i32,
     next_strand: i32,
-    worker: Option<Arc<str>>,
+    /// The number of the worker that holds it, if that is known.
+    worker: Option<i32>,
 }
 
 /// What a submit meets.
@@ -166,7 +167,7 @@ impl Single<'_> {
             definition: row.get(11),
             next_seq: row.get(12),
             next_strand: row.get(13),
-            worker: row.get::<_, Option<&str>>(14).map(Arc::from),
+            worker: row.get(14),
         }))
     }
 
@@ -666,7 +667,7 @@ impl Single<'_> {
         let Some(control) = self.control(id).await? else {
             return Ok(Reply::LeaseLost);
         };
-        let (Some(worker), true) = (&control.worker, control.fence as u64 == fence) else {
+        let (Some(worker), true) = (control.worker, control.fence as u64 == fence) else {
             return Ok(Reply::LeaseLost);
         };
         let pending = Asked::pending(control.asked);
@@ -735,7 +736,7 @@ impl Single<'_> {
         })
     }
 
-    async fn write_facts(&self, control: &Control, worker: &str, commit: &Commit) -> Tried<()> {
+    async fn write_facts(&self, control: &Control, worker: i32, commit: &Commit) -> Tried<()> {
         let instance = control.instance;
         if !commit.steps.is_empty() {
             let rows = &commit.steps;

@@ -51,7 +51,7 @@ macro_rules! claimed {
     ($from:literal) => {
         concat!(
             "SELECT u.instance, u.id, u.definition, u.lane, u.fence, u.cursor, u.next_seq, u.next_strand, \
-             u.cells_from, u.priority, u.events, n.input, u.order_us FROM ",
+             u.cells_from, u.priority, u.events, n.input, u.order_us, u.holder FROM ",
             $from,
             " LEFT JOIN sayiir.inputs n ON n.instance = u.instance ORDER BY u.order_us, u.instance"
         )
@@ -77,8 +77,8 @@ macro_rules! row_of {
 macro_rules! step_of {
     ($rest:literal) => {
         concat!(
-            "SELECT s.seq, s.path, coalesce(s.name, s.path), s.attempt, s.outcome, s.output, s.error, s.started_us, s.ended_us, s.worker, \
-             s.instance FROM sayiir.steps s ",
+            "SELECT s.seq, s.path, coalesce(s.name, s.path), s.attempt, s.outcome, s.output, s.error, s.started_us, s.ended_us, \
+             (SELECT w.name FROM sayiir.worker_names w WHERE w.worker = s.worker), s.instance FROM sayiir.steps s ",
             $rest
         )
     };
@@ -90,7 +90,7 @@ macro_rules! control {
         concat!(
             "SELECT i.instance, i.id, i.status, i.fence, i.holder, i.asked, i.resume, i.wake_us, i.awaits, i.events, \
              i.cells_from, i.definition, i.next_seq, i.next_strand, \
-             (SELECT w.name FROM sayiir.workers w WHERE w.worker = i.holder) FROM sayiir.instances i ",
+             (SELECT w.worker FROM sayiir.workers w WHERE w.worker = i.holder) FROM sayiir.instances i ",
             $rest
         )
     };
@@ -134,7 +134,7 @@ macro_rules! checkpoint {
          s AS (INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, \
            error) SELECT x.instance, x.seq, x.path, nullif(x.name, x.path), x.attempt, x.outcome, x.worker, x.started_us, x.ended_us, \
            x.output, x.error FROM unnest($20::bigint[], $21::integer[], $22::text[], $23::text[], $24::integer[], \
-           $25::smallint[], $26::bigint[], $27::bigint[], $28::bytea[], $29::bytea[], $32::text[]) \
+           $25::smallint[], $26::bigint[], $27::bigint[], $28::bytea[], $29::bytea[], $32::integer[]) \
            AS x (instance, seq, path, name, attempt, outcome, started_us, ended_us, output, error, worker) \
            WHERE (x.instance IN (SELECT u.instance FROM u)) IS TRUE) ",
             $rest,
@@ -166,22 +166,22 @@ statements! {
          c AS MATERIALIZED (SELECT nextval('sayiir.instance_numbers') AS instance, u.* FROM unnest($1::text[], \
            $2::integer[], $3::integer[], $4::smallint[], $5::bigint[], $6::bytea[], $7::bigint[]) \
            AS u (id, definition, lane, priority, start_at_us, input, token)), \
-         made AS (INSERT INTO sayiir.instances (instance, id, definition, lane, status, priority, order_us, fence, \
+         made AS (INSERT INTO sayiir.inputs (instance, id, token, input) SELECT c.instance, c.id, c.token, c.input \
+           FROM c ON CONFLICT (id) DO NOTHING RETURNING instance, id), \
+         i AS (INSERT INTO sayiir.instances (instance, id, definition, lane, status, priority, order_us, fence, \
            created_us, updated_us, start_at_us, wake_us, next_seq, next_strand, steps, events) \
            SELECT c.instance, c.id, c.definition, c.lane, CASE WHEN c.start_at_us > t.now THEN 1 ELSE 0 END, c.priority, \
            greatest(t.now, c.start_at_us) + (c.priority - 1) * 30000000::bigint, c.instance << 20, t.now, t.now, \
            CASE WHEN c.start_at_us > t.now THEN c.start_at_us END, CASE WHEN c.start_at_us > t.now THEN c.start_at_us END, \
            0, 1, 0, EXISTS (SELECT 1 FROM sayiir.events e WHERE e.id = c.id AND coalesce(e.early, false) AND e.came_us > t.now - $9::bigint) \
-           FROM c, t ON CONFLICT (id) DO NOTHING RETURNING instance, id), \
-         i AS (INSERT INTO sayiir.inputs (instance, token, input) SELECT c.instance, c.token, c.input \
-           FROM c WHERE (c.instance IN (SELECT made.instance FROM made)) IS TRUE), \
+           FROM c, t WHERE (c.instance IN (SELECT made.instance FROM made)) IS TRUE), \
          adopted AS (UPDATE sayiir.events e SET early = false, fresh = false FROM made, t \
            WHERE e.id = made.id AND coalesce(e.early, false) AND e.came_us > t.now - $9::bigint), \
          late AS (DELETE FROM sayiir.events e USING made, t WHERE e.id = made.id AND e.early \
            AND e.came_us <= t.now - $9::bigint) \
          SELECT id FROM made");
     TOKEN = "submit.token", "SELECT n.token FROM sayiir.inputs n WHERE n.instance = $1::bigint";
-    TAKEN = "submit.taken", "SELECT i.id FROM sayiir.instances i WHERE i.id = ANY($1::text[])";
+    TAKEN = "submit.taken", "SELECT n.id FROM sayiir.inputs n WHERE n.id = ANY($1::text[])";
 
     COMMIT = "commit.apply",
         checkpoint!("", ", put AS (INSERT INTO sayiir.cells (instance, strand, cell) SELECT x.instance, x.strand, x.cell \
@@ -213,13 +213,16 @@ statements! {
            alert = CASE WHEN i.holder IS NULL THEN NULL ELSE coalesce(i.alert, 0) + 1 END, \
            status = CASE WHEN i.status = 2 AND i.holder IS NULL AND EXISTS (SELECT 1 FROM f \
              WHERE f.id = i.id AND f.name = ANY(i.awaits)) THEN 0 ELSE i.status END \
-           FROM (SELECT DISTINCT f.id FROM f) AS g WHERE i.id = g.id AND i.status < 4 RETURNING i.id, i.holder) \
+           FROM (SELECT DISTINCT n.instance FROM f JOIN sayiir.inputs n ON n.id = f.id) AS g WHERE i.instance = g.instance AND i.status < 4 RETURNING i.id, i.holder) \
          UPDATE sayiir.events e SET fresh = false, early = false FROM f JOIN u ON u.id = f.id \
          WHERE e.id = f.id AND e.event = f.event RETURNING u.holder";
+    WORKER_NAME = "claim.worker_name",
+        "INSERT INTO sayiir.worker_names (worker, name) SELECT nextval('sayiir.small_numbers')::integer, $1::text \
+         WHERE NOT EXISTS (SELECT 1 FROM sayiir.worker_names n WHERE n.name = $1::text) ON CONFLICT (name) DO NOTHING";
     WORKER_LEASE = "claim.worker",
         concat!("INSERT INTO sayiir.workers (worker, name, lease_us, expires_us, look_us) \
-         SELECT nextval('sayiir.small_numbers')::integer, $1::text, $2::bigint, t.now + $2::bigint, \
-         t.now + $2::bigint - $3::bigint FROM (SELECT ", now!("$4"), " AS now) AS t \
+         SELECT n.worker, n.name, $2::bigint, t.now + $2::bigint, \
+         t.now + $2::bigint - $3::bigint FROM sayiir.worker_names n, (SELECT ", now!("$4"), " AS now) AS t WHERE n.name = $1::text \
          ON CONFLICT (name) DO UPDATE SET lease_us = excluded.lease_us, suspect_us = NULL, \
          expires_us = greatest(workers.expires_us, excluded.expires_us), \
          look_us = greatest(workers.look_us, excluded.look_us)");
@@ -233,23 +236,23 @@ statements! {
            ORDER BY h.order_us, h.instance LIMIT $2::bigint FOR UPDATE OF i SKIP LOCKED FOR KEY SHARE OF w), \
          u AS (UPDATE sayiir.instances i SET fence = i.fence + 1, holder = taken.worker, lease = $4::bigint, wake_us = NULL, \
            awaits = NULL, delay_id = NULL, signal_id = NULL, signal_name = NULL \
-           FROM taken WHERE i.instance = taken.instance RETURNING i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us) ",
+           FROM taken WHERE i.instance = taken.instance RETURNING i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us, i.holder) ",
          claimed!("u"));
     READY = "claim.ready",
         "SELECT 1 FROM unnest($1::integer[]) AS l (lane) CROSS JOIN LATERAL (SELECT i.instance FROM sayiir.instances i \
          WHERE i.lane = l.lane AND i.status = 0 AND i.holder IS NULL ORDER BY i.order_us, i.instance LIMIT 1) AS h LIMIT 1";
     CLAIM_ONE = "claim.one",
         concat!("WITH taken AS MATERIALIZED (SELECT i.instance, w.worker FROM sayiir.workers w, sayiir.instances i \
-           WHERE i.id = $1::text AND i.status + 0 = 0 AND coalesce(i.holder, 0) = 0 AND i.lane + 0 = ANY($2::integer[]) \
+           WHERE i.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text) AND i.status + 0 = 0 AND coalesce(i.holder, 0) = 0 AND i.lane + 0 = ANY($2::integer[]) \
            AND w.name = $3::text FOR UPDATE OF i SKIP LOCKED FOR KEY SHARE OF w), \
          u AS (UPDATE sayiir.instances i SET fence = i.fence + 1, holder = taken.worker, lease = $4::bigint, wake_us = NULL, \
            awaits = NULL, delay_id = NULL, signal_id = NULL, signal_name = NULL \
-           FROM taken WHERE i.instance = taken.instance RETURNING i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us) ",
+           FROM taken WHERE i.instance = taken.instance RETURNING i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us, i.holder) ",
          claimed!("u"));
     CLAIMED = "claim.again",
-        concat!("WITH u AS (SELECT i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us FROM sayiir.instances i JOIN sayiir.workers w ON w.worker = i.holder \
+        concat!("WITH u AS (SELECT i.instance, i.id, i.definition, i.lane, i.fence, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.priority, i.events, i.order_us, i.holder FROM sayiir.instances i JOIN sayiir.workers w ON w.worker = i.holder \
          WHERE w.name = $1::text AND i.lease = $2::bigint) ", claimed!("u"));
-    EXISTS = "instance.exists", "SELECT 1 FROM sayiir.instances i WHERE i.id = $1::text";
+    EXISTS = "instance.exists", "SELECT 1 FROM sayiir.inputs n WHERE n.id = $1::text";
     CELLS = "claim.cells",
         "SELECT k.instance, k.strand, k.cell FROM unnest($1::bigint[], $2::integer[]) AS x (instance, since) \
          JOIN sayiir.cells k ON k.instance = x.instance AND k.strand >= x.since ORDER BY k.instance, k.strand";
@@ -262,11 +265,11 @@ statements! {
          ORDER BY b.event LIMIT $2::bigint) AS e";
 
     // One call at a time.
-    CONTROL = "instance.lock", control!("WHERE i.id = $1::text FOR UPDATE OF i");
+    CONTROL = "instance.lock", control!("WHERE i.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text) FOR UPDATE OF i");
     CONTROL_BY = "instance.lock_by", control!("WHERE i.instance = $1::bigint FOR UPDATE OF i");
     STATUS = "instance.ended",
-        "SELECT x.id FROM unnest($1::text[]) AS x (id) LEFT JOIN sayiir.instances i ON i.id = x.id \
-         WHERE i.status IS NULL OR i.status >= 4";
+        "SELECT x.id FROM unnest($1::text[]) AS x (id) LEFT JOIN sayiir.inputs n ON n.id = x.id \
+         LEFT JOIN sayiir.instances i ON i.instance = n.instance WHERE i.status IS NULL OR i.status >= 4";
     FINISH = "instance.finish",
         concat!("UPDATE sayiir.instances i SET status = $2::smallint, holder = NULL, alert = NULL, updated_us = t.now, \
          ended_us = CASE WHEN $10::boolean THEN NULL ELSE t.now END, wake_us = NULL, awaits = NULL, delay_id = NULL, \
@@ -313,7 +316,7 @@ statements! {
         "UPDATE sayiir.events e SET consumed = true, payload = NULL WHERE e.id = $1::text AND e.event = ANY($2::bigint[])";
     STEPS_NEW = "commit.steps",
         "INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, error) \
-         SELECT $1::bigint, x.seq, x.path, nullif(x.name, x.path), x.attempt, x.outcome, $2::text, x.started_us, x.ended_us, x.output, x.error \
+         SELECT $1::bigint, x.seq, x.path, nullif(x.name, x.path), x.attempt, x.outcome, $2::integer, x.started_us, x.ended_us, x.output, x.error \
          FROM unnest($3::integer[], $4::text[], $5::text[], $6::integer[], $7::smallint[], $8::bigint[], $9::bigint[], \
          $10::bytea[], $11::bytea[]) AS x (seq, path, name, attempt, outcome, started_us, ended_us, output, error)";
     EVENT_KEY = "event.key",
@@ -337,7 +340,7 @@ statements! {
          (SELECT b.event, b.name, b.payload FROM sayiir.events b WHERE b.id = $1::text AND b.name = x.name \
          AND NOT b.consumed ORDER BY b.event LIMIT x.most) AS e ORDER BY e.event";
     HOLDING = "news.holding",
-        "SELECT i.asked FROM sayiir.instances i WHERE i.id = $1::text AND i.fence = $2::bigint AND coalesce(i.holder, 0) <> 0";
+        "SELECT i.asked FROM sayiir.instances i WHERE i.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text) AND i.fence = $2::bigint AND coalesce(i.holder, 0) <> 0";
 
     // Leases.
     OVERDUE = "lease.overdue",
@@ -384,7 +387,7 @@ statements! {
     TELL = "hint.tell", "SELECT pg_notify($1::text, $2::text)";
 
     // Reading.
-    ROW = "instance.row", row_of!("WHERE i.id = $1::text");
+    ROW = "instance.row", row_of!("WHERE i.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text)");
     LIST = "list.all",
         row_of!("WHERE i.instance < $1::bigint AND ($2::smallint IS NULL OR i.status = $2::smallint) \
          AND ($3::text IS NULL OR d.workflow = $3::text) AND ($4::text IS NULL OR i.id >= $4::text) \
@@ -400,17 +403,15 @@ statements! {
          AND ($3::text IS NULL OR d.workflow = $3::text) AND ($4::text IS NULL OR i.id >= $4::text) \
          AND ($5::text IS NULL OR i.id < $5::text) AND ($6::bigint IS NULL OR i.created_us > $6::bigint) \
          AND ($7::bigint IS NULL OR i.created_us < $7::bigint) ORDER BY i.instance DESC LIMIT $8::bigint");
-    HISTORY = "history.rows", step_of!("WHERE s.instance = (SELECT i.instance FROM sayiir.instances i \
-         WHERE i.id = $1::text) ORDER BY s.seq");
+    HISTORY = "history.rows", step_of!("WHERE s.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text) ORDER BY s.seq");
     STEP_NAMED = "step.newest",
-        step_of!("WHERE s.instance = (SELECT i.instance FROM sayiir.instances i WHERE i.id = $1::text) \
+        step_of!("WHERE s.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text) \
          AND (s.path = $2::text OR s.name = $2::text) AND s.outcome IN (0, 3) AND s.output IS NOT NULL \
          ORDER BY s.path = $2::text DESC, s.seq DESC LIMIT 1");
     INPUT = "input.read",
-        "SELECT n.input FROM sayiir.inputs n WHERE n.instance = (SELECT i.instance FROM sayiir.instances i \
-         WHERE i.id = $1::text)";
+        "SELECT n.input FROM sayiir.inputs n WHERE n.id = $1::text";
     ROWS = "rows.read",
-        step_of!("WHERE s.instance = (SELECT i.instance FROM sayiir.instances i WHERE i.id = $1::text) \
+        step_of!("WHERE s.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text) \
          AND s.seq = ANY($2::integer[])");
     BACKLOG = "backlog.ready",
         "SELECT d.hash, d.workflow, l.tags, g.ready FROM (SELECT i.lane, count(*) AS ready FROM sayiir.instances i \
@@ -424,8 +425,8 @@ statements! {
         "INSERT INTO sayiir.item_groups (parent, item_group, total, remaining, fail_fast) \
          SELECT $1::bigint, $2::integer, $3::integer, $3::integer, $4::boolean ON CONFLICT (parent, item_group) DO NOTHING";
     ITEMS_NEW = "items.new",
-        "INSERT INTO sayiir.items (parent, item_group, position, item) SELECT $1::bigint, $2::integer, x.position, i.instance \
-         FROM unnest($3::text[], $4::integer[]) AS x (id, position) JOIN sayiir.instances i ON i.id = x.id \
+        "INSERT INTO sayiir.items (parent, item_group, position, item) SELECT $1::bigint, $2::integer, x.position, n.instance \
+         FROM unnest($3::text[], $4::integer[]) AS x (id, position) JOIN sayiir.inputs n ON n.id = x.id \
          ON CONFLICT (parent, item_group, position) DO NOTHING";
     ITEMS_ENDED = "items.ended",
         concat!("WITH x AS MATERIALIZED (SELECT t.parent, t.item_group, count(*)::integer AS ended, bool_or(i.status <> 4) AS failed \
@@ -476,12 +477,12 @@ statements! {
     GROUPS_GONE = "items.groups_gone", "DELETE FROM sayiir.item_groups g WHERE g.parent = ANY($1::bigint[])";
     GROUP_TOTAL = "items.total",
         "SELECT g.total FROM sayiir.instances i LEFT JOIN sayiir.item_groups g ON g.parent = i.instance \
-         AND g.item_group = $2::integer WHERE i.id = $1::text";
+         AND g.item_group = $2::integer WHERE i.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text)";
     ITEMS_ENDS = "items.ends",
         "SELECT t.position, i.status, CASE WHEN i.result_seq IS NULL THEN i.result ELSE (SELECT coalesce(s.output, s.error) \
          FROM sayiir.steps s WHERE s.instance = i.instance AND s.seq = i.result_seq) END FROM sayiir.items t \
          JOIN sayiir.instances i ON i.instance = t.item WHERE t.parent = (SELECT p.instance FROM sayiir.instances p \
-         WHERE p.id = $1::text) AND t.item_group = $2::integer";
+         WHERE p.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text)) AND t.item_group = $2::integer";
 
     // Removing.
     DELETE_INSTANCES = "delete.instance", "DELETE FROM sayiir.instances i WHERE i.instance = ANY($1::bigint[])";
@@ -509,17 +510,17 @@ statements! {
          DELETE FROM sayiir.events e USING x WHERE e.id = x.id AND e.event = x.event");
     EVENTS_SETTLE = "sweep.settle",
         concat!("WITH x AS MATERIALIZED (SELECT e.id, e.event FROM sayiir.events e WHERE e.fresh AND e.early \
-         AND e.came_us <= ", now!("$1"), " - 60000000 AND NOT EXISTS (SELECT 1 FROM sayiir.instances i WHERE i.id = e.id) \
+         AND e.came_us <= ", now!("$1"), " - 60000000 AND NOT EXISTS (SELECT 1 FROM sayiir.inputs n WHERE n.id = e.id) \
          ORDER BY e.event LIMIT 1000 FOR UPDATE SKIP LOCKED) \
          UPDATE sayiir.events e SET fresh = false FROM x WHERE e.id = x.id AND e.event = x.event");
     EVENTS_FOUND = "sweep.found",
         "WITH x AS MATERIALIZED (SELECT e.id, e.event, e.came_us FROM sayiir.events e WHERE e.early AND NOT e.fresh \
          AND e.came_us >= $1::bigint ORDER BY e.came_us LIMIT 1000), \
-         f AS (UPDATE sayiir.events e SET fresh = true FROM x JOIN sayiir.instances i ON i.id = x.id \
+         f AS (UPDATE sayiir.events e SET fresh = true FROM x JOIN sayiir.inputs n ON n.id = x.id JOIN sayiir.instances i ON i.instance = n.instance \
          WHERE e.id = x.id AND e.event = x.event AND i.status < 4 RETURNING e.event) \
          SELECT count(*), max(x.came_us), (SELECT count(*) FROM f) FROM x";
     EVENTS_IN_VAIN = "sweep.in_vain",
-        "WITH x AS MATERIALIZED (SELECT e.id, e.event FROM sayiir.events e JOIN sayiir.instances i ON i.id = e.id \
+        "WITH x AS MATERIALIZED (SELECT e.id, e.event FROM sayiir.events e JOIN sayiir.inputs n ON n.id = e.id JOIN sayiir.instances i ON i.instance = n.instance \
          WHERE e.fresh AND i.status >= 4 ORDER BY e.event LIMIT 1000 FOR UPDATE OF e SKIP LOCKED) \
          DELETE FROM sayiir.events e USING x WHERE e.id = x.id AND e.event = x.event";
 

@@ -37,6 +37,12 @@ CREATE TABLE sayiir.workers (
     look_us    bigint  NOT NULL     -- when to suspect it, or to take it back
 ) WITH (fillfactor = 50);
 
+-- What workers are called whose number stands in a step row; kept when they are gone.
+CREATE TABLE sayiir.worker_names (
+    worker integer PRIMARY KEY,
+    name   text    NOT NULL UNIQUE
+);
+
 -- What never changes comes first, then what changes seldom, then what every checkpoint changes: an update
 -- is logged from its first changed column on.
 CREATE TABLE sayiir.instances (
@@ -44,7 +50,7 @@ CREATE TABLE sayiir.instances (
     created_us  bigint   NOT NULL,
     start_at_us bigint,
     definition  integer  NOT NULL,
-    id          text     COLLATE "C" NOT NULL UNIQUE,
+    id          text     COLLATE "C" NOT NULL,   -- unique by way of its input
     lane        integer  NOT NULL,
     order_us    bigint   NOT NULL,  -- place in the ready queue
     priority    smallint NOT NULL,
@@ -86,11 +92,13 @@ CREATE INDEX instances_ended ON sayiir.instances (ended_us) WHERE ended_us IS NO
 -- For lists of one status. Most instances are never in any of these; ready and held ones have theirs above.
 CREATE INDEX instances_listed ON sayiir.instances (status, instance) WHERE status IN (1, 2, 3, 5, 6);
 
--- Apart from the row, which is rewritten with every checkpoint. The token tells one submit from another
--- that was made for the same id.
+-- Apart from the row, which is rewritten with every checkpoint, and with it the index of ids: an update
+-- that moves a row within its table is written to all its indexes. The token tells one submit from
+-- another that was made for the same id.
 CREATE TABLE sayiir.inputs (
     instance bigint PRIMARY KEY,
     token    bigint NOT NULL,
+    id       text   COLLATE "C" NOT NULL UNIQUE,
     input    bytea  NOT NULL
 );
 
@@ -109,10 +117,10 @@ CREATE TABLE sayiir.steps (
     attempt    integer  NOT NULL,
     started_us bigint   NOT NULL,
     ended_us   bigint   NOT NULL,
+    worker     integer  NOT NULL,
     outcome    smallint NOT NULL,   -- 0 completed, 1 retried, 2 failed, 3 elapsed
     path       text     NOT NULL,
     name       text,                -- none: the same as the path
-    worker     text     NOT NULL,
     output     bytea,
     error      bytea,
     PRIMARY KEY (instance, seq)
@@ -184,12 +192,13 @@ SELECT i.id,
        s.attempt,
        CASE s.outcome WHEN 0 THEN 'completed' WHEN 1 THEN 'retried' WHEN 2 THEN 'failed'
                       ELSE 'elapsed' END AS outcome,
-       s.worker,
+       w.name AS worker,
        to_timestamp(s.started_us / 1000000.0) AS started_at,
        round((s.ended_us - s.started_us) / 1000000.0, 6) AS seconds,
        octet_length(s.output) AS output_bytes
 FROM sayiir.steps s
-JOIN sayiir.instances i ON i.instance = s.instance;
+JOIN sayiir.instances i ON i.instance = s.instance
+LEFT JOIN sayiir.worker_names w ON w.worker = s.worker;
 
 CREATE VIEW sayiir.queue_readable AS
 SELECT d.workflow,
