@@ -29,7 +29,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 # A path from outside would let the source tree stand in for the wheel.
 unexport PYTHONPATH
 
-.PHONY: help demo test check bench soak clean
+.PHONY: help demo test check docs bench soak clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -49,9 +49,13 @@ check: $(VENV)/.dev ## lint, formatting, types and stubs
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
 
+docs: $(VENV)/.dev ## make a site of the papers, in build/docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning -c docs -d build/doctrees . build/docs
+	@echo "build/docs/index.html"
+
 bench: $(VENV)/.dev ## measure, as ratios within one run
 	$(if $(wildcard rust/*/benches/*.rs),cargo bench $(RUST_TESTED))
-	$(BIN)/pytest benches -o 'python_files=bench_*.py' -o 'python_functions=bench_*' -o timeout=0
+	$(BIN)/pytest benches --assert=plain -o 'python_files=bench_*.py' -o 'python_functions=bench_*' -o timeout=0
 
 soak: $(VENV)/.dev ## the long tests with fresh seeds, for SOAK_SECONDS (1800)
 	PROPTEST_CASES=5000 cargo test --quiet $(RUST_TESTED)
@@ -60,7 +64,7 @@ soak: $(VENV)/.dev ## the long tests with fresh seeds, for SOAK_SECONDS (1800)
 	  --hypothesis-seed=$$RANDOM --durations=30
 
 clean: ## remove what these targets made (never a CARGO_TARGET_DIR outside)
-	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) target build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find python tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:

@@ -22,7 +22,10 @@ PACKAGE = ROOT / "python" / "sayiir"
 
 LAYERS = (
     {"_core", "_duration", "_errors"},
-    {"_clock", "_codec", "_context", "_plain", "_policy", "_status", "_values"},
+    {
+        *("_clock", "_codec", "_context", "_plain", "_policy", "_status", "_values"),
+        *("_logging", "_metrics", "_tracing"),
+    },
     {
         *("_annotation", "_fields", "_form", "_models", "_output", "_signature", "_union"),
         *("_assembly", "_branches", "_draw", "_flow", "_fresh", "_task", "_workflow"),
@@ -31,12 +34,14 @@ LAYERS = (
     {
         *("_argument", "_conflict", "_ending", "_handle", "_listing", "_outcome", "_submission"),
         *("_client", "_loop_thread", "_sync_client", "_url"),
-        *("_invoke", "_leases", "_process", "_runner", "_watchdog", "_worker"),
+        *("_invoke", "_leases", "_observation", "_process", "_runner", "_watchdog", "_worker"),
     },
-    {"_run", "cli", "testing"},
+    {"_run", "asgi", "cli", "testing"},
 )
 FOLDERS = {"backends", "cli", "testing"}
-EXECUTING = {"_invoke", "_leases", "_process", "_runner", "_watchdog", "_worker"}
+EXECUTING = {
+    *("_invoke", "_leases", "_observation", "_process", "_runner", "_watchdog", "_worker"),
+}
 SUBMITTING = LAYERS[4] - EXECUTING
 # They stand above the package's face and may use it as a user would; below, it would be a cycle.
 USERS = {"__main__", "cli", "testing"}
@@ -431,6 +436,7 @@ def test_importing_sayiir_loads_nothing_optional() -> None:
     ).stdout.split()
     assert "sayiir._core" in loaded
     optional = {"click", "fastapi", "msgspec", "pydantic", "psycopg", "pytest", "rich"}
+    optional |= {"opentelemetry", "prometheus_client"}
     assert optional.isdisjoint(loaded)
 
 

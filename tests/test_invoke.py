@@ -22,6 +22,7 @@ from sayiir import (
     WorkflowClient,
     WorkflowFailed,
     get_task_context,
+    run_durable_workflow,
     task,
 )
 from sayiir.backends import Backend
@@ -285,3 +286,17 @@ def test_a_client_outside_has_no_context() -> None:
     thread.start()
     thread.join()
     assert seen == [None]
+
+
+def test_what_a_task_inline_returns_too_late_is_discarded() -> None:
+    @task(run_in="inline", timeout="1ms")
+    def late(x: int) -> int:
+        begun = time.monotonic()
+        while time.monotonic() < begun + 0.01:
+            pass
+        return x
+
+    status = run_durable_workflow(Flow("f").then(late).build(), "i", 1)
+    assert status.is_failed()
+    assert status.error_type == "TaskTimeout"
+    assert "after its timeout of 0.001 s" in str(status.error)

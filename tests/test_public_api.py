@@ -58,9 +58,11 @@ NAMES = [
     "TaskContext",
     "TaskError",
     "TaskExecutionContext",
+    "TaskLogFilter",
     "TaskMetadata",
     "TaskTimeout",
     "Worker",
+    "WorkerMetrics",
     "Workflow",
     "WorkflowCancelled",
     "WorkflowClient",
@@ -142,8 +144,9 @@ HANDLE = {
 }
 RUNNING = {
     "run_workflow": "(workflow, input, *, instance_id=None, backend=None, conflict_policy=None)",
-    "run_durable_workflow": "(workflow, instance_id, input, backend=None, conflict_policy=None)",
-    "resume_workflow": "(workflow, instance_id, backend)",
+    "run_durable_workflow": "(workflow, instance_id, input, backend=None, conflict_policy=None, *, "
+    "lease_ttl='30s')",
+    "resume_workflow": "(workflow, instance_id, backend, *, lease_ttl='30s')",
     "cancel_workflow": "(instance_id, backend, reason=None, cancelled_by=None)",
     "pause_workflow": "(instance_id, backend, reason=None, paused_by=None)",
     "unpause_workflow": "(instance_id, backend)",
@@ -152,6 +155,7 @@ RUNNING = {
 # What a program that only submits must not pay for; none of them is needed to import the package.
 OPTIONAL = {
     *("click", "rich", "pydantic", "msgspec", "pytest", "hypothesis"),
+    *("opentelemetry", "prometheus_client"),
     *("psycopg", "asyncpg", "sqlalchemy", "sqlite3", "multiprocessing", "pickle", "shelve"),
     *("concurrent.futures.process", "urllib.request", "http.client", "unittest"),
 }

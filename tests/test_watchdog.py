@@ -59,7 +59,7 @@ async def test_a_step_that_blocks_the_loop_is_named_once(
     assert "instance 'slow-1'" in message
     # Where it stands, for whoever has to find it.
     assert "test_watchdog.py" in message
-    assert (vars(record)["instance_id"], vars(record)["path"]) == ("slow-1", "blocks")
+    assert (vars(record)["sayiir_instance"], vars(record)["sayiir_path"]) == ("slow-1", "blocks")
 
 
 async def test_a_blocked_branch_is_named(

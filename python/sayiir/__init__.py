@@ -37,6 +37,8 @@ from ._errors import (
     WorkflowFailed,
 )
 from ._flow import BranchBuilder, Flow, ForkBuilder, RouteBuilder
+from ._logging import TaskLogFilter
+from ._metrics import WorkerMetrics
 from ._policy import RetryPolicy, TaskMetadata
 from ._run import (
     cancel_workflow,
@@ -106,9 +108,11 @@ __all__ = [
     "TaskContext",
     "TaskError",
     "TaskExecutionContext",
+    "TaskLogFilter",
     "TaskMetadata",
     "TaskTimeout",
     "Worker",
+    "WorkerMetrics",
     "Workflow",
     "WorkflowCancelled",
     "WorkflowClient",

@@ -36,6 +36,7 @@ from ._outcome import decoded, outcome_of
 from ._output import made_output
 from ._status import Status, WorkflowStatus
 from ._submission import checked_items, fresh_id, new_instance, submit_in_transaction
+from ._tracing import tracing_here
 from ._url import connect
 from ._workflow import Workflow
 from .backends._caller import in_transaction_of
@@ -233,7 +234,10 @@ class WorkflowClient:
         if row is None:
             new = new_instance(workflow, instance_id, input, start)
             since = self._endings.mark()
-            [row] = await backend.submit((new,), policy)
+            if (tracing := tracing_here()) is None:
+                [row] = await backend.submit((new,), policy)
+            else:
+                [row] = await tracing.submit(backend, (new,), program, policy, checked=True)
         return self._handle(workflow, instance_id, row, start, since)
 
     async def submit_many(
@@ -282,7 +286,10 @@ class WorkflowClient:
             ]
         since = self._endings.mark()
         if batch:
-            rows = await backend.submit(batch, policy)
+            if (tracing := tracing_here()) is None:
+                rows = await backend.submit(batch, policy)
+            else:
+                rows = await tracing.submit(backend, batch, program, policy, checked=False)
             for new, found in zip(batch, rows, strict=True):
                 if found is not None:
                     existing[new.instance_id] = found
@@ -430,7 +437,10 @@ class WorkflowClient:
                 f"event {name!r} was not sent to instance {instance_id!r}: "
                 f"of its payload, {failure}"
             ) from failure
-        await send(instance_id, name, sealed, idempotency_key)
+        if (tracing := tracing_here()) is None:
+            await send(instance_id, name, sealed, idempotency_key)
+        else:
+            await tracing.send_event(send, instance_id, name, sealed, idempotency_key)
 
     send_signal = send_event
     """The older name of `send_event`."""

@@ -224,7 +224,7 @@ class Invoker:
         """
         mode = step.mode
         if mode == MODE_INLINE:
-            value = step.fn(step.input)
+            value = self._inline(step)
         elif mode == MODE_THREAD:
             value = await self._in_thread(step, step.fn, step.input)
         elif mode == MODE_PROCESS:
@@ -234,6 +234,16 @@ class Invoker:
         if isinstance(value, types.CoroutineType):
             # `lambda x: fetch(x)` around an async def: meant to be awaited.
             return await self._bounded(step, value)
+        return value
+
+    def _inline(self, step: Step) -> Any:
+        """Nothing can interrupt it; what it returns too late is discarded as a thread's would be."""
+        began = _clock.monotonic()
+        value = step.fn(step.input)
+        if step.timeout is not None and _clock.monotonic() - began > step.timeout:
+            if isinstance(value, types.CoroutineType):
+                value.close()
+            raise timeout_error(step)
         return value
 
     async def _bounded(self, step: Step, awaitable: Any) -> Any:

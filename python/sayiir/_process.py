@@ -27,6 +27,7 @@ from ._core import Step
 from ._errors import EncodeError, RetryAfter
 from ._invoke import RemoteFailure
 from ._task import TaskDef
+from ._tracing import carried, carrier_of_here
 
 __all__ = ["ProcessDied", "ProcessPool"]
 
@@ -49,6 +50,8 @@ class RemoteStep:
     deadline: float | None
     task: TaskDef
     workflow_metadata: dict[str, Any] | None
+    trace: dict[str, str] | None = None
+    """The span it belongs to, where steps are traced."""
     cancelled: bool = False
 
 
@@ -66,10 +69,9 @@ def serve(connection: Connection) -> None:
         connection.send(("started",))
         current.set(step)
         try:
-            answer: tuple[Any, ...] = (
-                "value",
-                encode_payload(step.task.fn(decode_payload(payload))),
-            )
+            with carried(step.trace):
+                value = step.task.fn(decode_payload(payload))
+            answer: tuple[Any, ...] = ("value", encode_payload(value))
         except EncodeError as error:
             answer = ("unencodable", str(error))
         except BaseException as error:
@@ -119,6 +121,7 @@ class Lane:
             step.deadline,
             step.task,
             step.workflow_metadata,
+            carrier_of_here(),
         )
         process, connection = self._started(step)
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import os
 import uuid
 from collections.abc import Coroutine
@@ -21,17 +22,20 @@ from ._client import WorkflowClient
 from ._codec import decode_payload, read_error
 from ._conflict import ConflictPolicyLike
 from ._core import Claimant, Run
+from ._duration import Duration, parse_duration
 from ._errors import TaskError, TaskTimeout, WorkflowCancelled, WorkflowError
 from ._handle import typed_status
 from ._invoke import Invoker, default_processes
 from ._leases import keep_leases
+from ._logging import fields_about
+from ._observation import observation_of
 from ._output import made_output, output_converter
 from ._runner import Runner
 from ._status import WorkflowStatus
 from ._worker import take_up
 from ._workflow import Workflow
 from .backends import Backend, InMemoryBackend, InstanceRow
-from .backends._view import holder_name
+from .backends._view import holder_name, worker_name
 
 __all__ = [
     "cancel_workflow",
@@ -54,9 +58,11 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 T = TypeVar("T")
 
+_log = logging.getLogger("sayiir.run")
+
 WIDTH = 64
 """How many steps of the instance run at once."""
-LEASE_TTL = 30.0
+LEASE_TTL = "30s"
 PRIVATE_LEASE_TTL = 10 * 365 * 86_400.0
 POLL = 0.25
 """How often, in seconds, an instance that somebody else holds is looked at when no hint comes."""
@@ -83,7 +89,13 @@ async def run_workflow_async(
     chosen = uuid.uuid4().hex if instance_id is None else instance_id
     client = WorkflowClient(place, conflict_policy or "fail")
     await client.submit(workflow, chosen, input)
-    row, error = await _drive(place, workflow, chosen, through_parks=True, private=private)
+    row, error = await _drive(
+        place,
+        workflow,
+        chosen,
+        through_parks=True,
+        lease_ttl=None if private else parse_duration(LEASE_TTL),
+    )
     if row.status == "completed" and row.output is not None:
         output: Out = made_output(
             output_converter(workflow),
@@ -109,23 +121,31 @@ async def run_durable_workflow_async(
     input: In,
     backend: Backend | None = None,
     conflict_policy: ConflictPolicyLike | None = None,
+    *,
+    lease_ttl: Duration = LEASE_TTL,
 ) -> WorkflowStatus[Out]:
     """Run a workflow until it ends or parks; the twin of `run_durable_workflow`."""
+    lease = parse_duration(lease_ttl, name="lease_ttl", allow_zero=False)
     place = InMemoryBackend() if backend is None else backend
     client = WorkflowClient(place, conflict_policy or "fail")
     await client.submit(workflow, instance_id, input)
-    await _drive(place, workflow, instance_id, through_parks=False, private=False)
+    await _drive(place, workflow, instance_id, through_parks=False, lease_ttl=lease)
     return typed_status(await client.status(instance_id), workflow)
 
 
 async def resume_workflow_async(
-    workflow: Workflow[In, Out], instance_id: str, backend: Backend
+    workflow: Workflow[In, Out],
+    instance_id: str,
+    backend: Backend,
+    *,
+    lease_ttl: Duration = LEASE_TTL,
 ) -> WorkflowStatus[Out]:
     """Go on with an instance; the twin of `resume_workflow`."""
+    lease = parse_duration(lease_ttl, name="lease_ttl", allow_zero=False)
     client = WorkflowClient(backend)
     row = await _known(workflow, instance_id, backend)
     if row.status not in ("completed", "failed", "cancelled", "paused"):
-        await _drive(backend, workflow, instance_id, through_parks=False, private=False)
+        await _drive(backend, workflow, instance_id, through_parks=False, lease_ttl=lease)
     return typed_status(await client.status(instance_id), workflow)
 
 
@@ -213,10 +233,15 @@ def run_durable_workflow(
     input: In,
     backend: Backend | None = None,
     conflict_policy: ConflictPolicyLike | None = None,
+    *,
+    lease_ttl: Duration = LEASE_TTL,
 ) -> WorkflowStatus[Out]:
     """Run a workflow, here and now, until it ends or parks at a delay or an event.
 
-    Failures are in the status, not raised. Arguments and other errors as for `run_workflow`.
+    Failures are in the status, not raised. Arguments and other errors as for `run_workflow`, and
+    `lease_ttl`: after how long without a sign of life of this process somebody else may go on with
+    the instance. It is renewed however long a task takes; a program that is run again right after
+    a crash waits for the rest of it, and says so once to the logger `sayiir.run`.
 
     >>> from sayiir import Flow, run_durable_workflow
     >>> status = run_durable_workflow(Flow("nap").delay("rest", "1h").build(), "run-1", None)
@@ -225,17 +250,23 @@ def run_durable_workflow(
     """
     return _blocking(
         "run_durable_workflow",
-        run_durable_workflow_async(workflow, instance_id, input, backend, conflict_policy),
+        run_durable_workflow_async(
+            workflow, instance_id, input, backend, conflict_policy, lease_ttl=lease_ttl
+        ),
     )
 
 
 def resume_workflow(
-    workflow: Workflow[In, Out], instance_id: str, backend: Backend
+    workflow: Workflow[In, Out],
+    instance_id: str,
+    backend: Backend,
+    *,
+    lease_ttl: Duration = LEASE_TTL,
 ) -> WorkflowStatus[Out]:
     """Go on with an instance, here and now, until it ends or parks again.
 
     Finished tasks are not run again. An instance that somebody else is advancing is waited for; two
-    concurrent resumes run each task once.
+    concurrent resumes run each task once. `lease_ttl` is as for `run_durable_workflow`.
 
     Raises:
         InstanceNotFoundError: There is no such instance.
@@ -251,7 +282,10 @@ def resume_workflow(
     >>> resume_workflow(flow, "run-1", backend).output
     42
     """
-    return _blocking("resume_workflow", resume_workflow_async(workflow, instance_id, backend))
+    return _blocking(
+        "resume_workflow",
+        resume_workflow_async(workflow, instance_id, backend, lease_ttl=lease_ttl),
+    )
 
 
 def cancel_workflow(
@@ -313,14 +347,18 @@ async def _drive(
     instance_id: str,
     *,
     through_parks: bool,
-    private: bool,
+    lease_ttl: float | None,
 ) -> tuple[InstanceRow, BaseException | None]:
-    """Advance one instance as far as it goes here; the row then, and a task's exception."""
+    """Advance one instance as far as it goes here; the row then, and a task's exception.
+
+    Without a `lease_ttl` the store is private: nobody else can see it.
+    """
+    private = lease_ttl is None
     claimant = Claimant(
         holder_name(f"run-{os.getpid()}"),
         [workflow.program],
         # Nobody else can see a private store, so nobody could take its lease over.
-        lease_ttl=PRIVATE_LEASE_TTL if private else LEASE_TTL,
+        lease_ttl=PRIVATE_LEASE_TTL if lease_ttl is None else lease_ttl,
         width=WIDTH,
     )
     items = None
@@ -335,7 +373,8 @@ async def _drive(
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
     invoker = Invoker(threads=WIDTH, processes=default_processes(), name="sayiir-run")
-    runner = Runner(backend, invoker, worker_only=False, native=native)
+    observation = observation_of(backend, worker_name(claimant.worker_id), None, None)
+    runner = Runner(backend, invoker, worker_only=False, native=native, observation=observation)
 
     def hear(kind: str, about: str) -> None:
         # Nobody's id: another process did something, maybe to this instance.
@@ -347,6 +386,7 @@ async def _drive(
     stop_listening = backend.listen(hear)
     stop_leases = None
     error: BaseException | None = None
+    told = None
     try:
         while True:
             changed.clear()
@@ -357,6 +397,9 @@ async def _drive(
                 drive = await runner.drive(run)
                 error = drive.error
             row = await backend.get(instance_id)
+            if run is None and row.worker_id not in (None, told):
+                told = row.worker_id
+                _say_who_has_it(row)
             if items is not None and _awaits_items(row):
                 pause = await _do_items(backend, runner, items, instance_id, through_parks)
             else:
@@ -383,6 +426,18 @@ async def _claim(
         return native.store.claim_run_one(claimant, instance_id, native.clock())
     claim = await backend.claim_one(claimant, instance_id)
     return None if claim is None else await take_up(backend, claimant, claim)
+
+
+def _say_who_has_it(row: InstanceRow) -> None:
+    """Log that an instance is in other hands, for whoever wonders why nothing happens."""
+    assert row.worker_id is not None
+    _log.info(
+        "instance %r is held by %s; waiting until it lets go. If that process is dead, its lease "
+        "runs out by itself, within the lease_ttl that it was started with",
+        row.instance_id,
+        worker_name(row.worker_id),
+        extra=fields_about(row.instance_id, row.workflow_id),
+    )
 
 
 def _awaits_items(row: InstanceRow) -> bool:

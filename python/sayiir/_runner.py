@@ -33,6 +33,7 @@ from ._invoke import MODE_INLINE, MODE_THREAD, Invoker, RemoteFailure
 from .backends import InMemoryBackend, StorageBackend
 
 if TYPE_CHECKING:
+    from ._observation import DriveView, Observation, StrandView
     from .backends import Backend
 
 __all__ = ["Drive", "Runner"]
@@ -47,12 +48,13 @@ SLICE = 0.0005
 class Strand:
     """One coroutine at work for an instance, and the step it is doing."""
 
-    __slots__ = ("step", "stopped", "task")
+    __slots__ = ("step", "stopped", "task", "view")
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self.task = task
         self.step: Step | None = None
         self.stopped = False
+        self.view: StrandView | None = None
 
 
 class Runner:
@@ -64,6 +66,8 @@ class Runner:
         worker_only: Whether `SystemExit` and `KeyboardInterrupt` of a task count as its failure;
         else
             they leave the instance as it was and propagate.
+        native: The backend, if its checkpoints are made inside the engine.
+        observation: Who counts and traces steps, if anybody does.
     """
 
     def __init__(
@@ -73,7 +77,9 @@ class Runner:
         *,
         worker_only: bool,
         native: InMemoryBackend | None = None,
+        observation: Observation | None = None,
     ) -> None:
+        self.observation = observation
         self.backend = backend
         self.invoker = invoker
         self.worker_only = worker_only
@@ -87,6 +93,9 @@ class Runner:
         self.hub = backend.hub if isinstance(backend, InMemoryBackend | StorageBackend) else None
         self.now: Callable[[], float] = native.clock if native is not None else backend.now
         self.active: dict[str, Drive] = {}
+        self._opening: dict[str, bool] = {}
+        """Instances that are about to be driven, and whether there was news of them meanwhile."""
+        self._draining = False
         self.until = self.now() + SLICE
         """When the loop is due to be let go; one slice for all that is driven here."""
         self.closing = False
@@ -99,19 +108,43 @@ class Runner:
             BackendError: A commit could not be made; the lease will run out.
         """
         drive = Drive(self, run)
+        told = False
+        if self.observation is not None:
+            drive.view, told = await self._opened(self.observation, run)
+            if self._draining:
+                # Nothing of it has begun, and nothing more is to begin.
+                drive.state = "handed_over"
+                drive.view.close(drive.state)
+                await self.backend.give_back(run.instance_id, run.fence)
+                return drive
         self.active[run.instance_id] = drive
         try:
+            if told:
+                drive.attend_soon()
             await drive.go()
         finally:
             if self.active.get(run.instance_id) is drive:
                 del self.active[run.instance_id]
+            if drive.view is not None:
+                drive.view.close(drive.state)
         return drive
+
+    async def _opened(self, observation: Observation, run: Run) -> tuple[DriveView, bool]:
+        """The view of an instance; whether there was news of it while that was made."""
+        self._opening[run.instance_id] = False
+        try:
+            view = await observation.opened(run)
+        finally:
+            told = self._opening.pop(run.instance_id)
+        return view, told
 
     def news(self, instance_id: str) -> None:
         """An instance driven here should be attended to; on the loop's thread."""
         drive = self.active.get(instance_id)
         if drive is not None:
             drive.attend_soon()
+        elif instance_id in self._opening:
+            self._opening[instance_id] = True
 
     def tell(self) -> None:
         """Give the hints about instances that are not driven here, such as items and parents."""
@@ -120,6 +153,7 @@ class Runner:
 
     def drain(self) -> None:
         """Start nothing new: every instance is given back when its running steps are done."""
+        self._draining = True
         for drive in list(self.active.values()):
             drive.drain()
 
@@ -129,7 +163,8 @@ class Drive:
 
     __slots__ = (
         "_called", "_closing", "_finished", "_gathering", "_helpers", "_loop", "_related",
-        "_strands", "_surplus", "_timer", "_timer_at", "error", "run", "runner", "state", "wake_at",
+        "_strands", "_surplus", "_timer", "_timer_at", "error", "run", "runner", "state", "view",
+        "wake_at",
     )  # fmt: skip
 
     def __init__(self, runner: Runner, run: Run) -> None:
@@ -138,6 +173,7 @@ class Drive:
         self.state = "held"
         self.wake_at: float | None = None
         self.error: BaseException | None = None
+        self.view: DriveView | None = None
         self._loop = asyncio.get_running_loop()
         self._strands: list[Strand] = []
         # Handed out by the engine and not begun, and how many coroutines are on their way to them.
@@ -197,7 +233,13 @@ class Drive:
         """Do one step after the other, as long as the engine has one for this coroutine."""
         runner, run = self.runner, self.run
         landing = runner.landing
-        now, completed, call = runner.now, run.completed, runner.invoker.call
+        now, call = runner.now, runner.invoker.call
+        enter: Callable[[Step], object] = current.set
+        completed, replied = run.completed, run.replied
+        if self.view is not None:
+            strand.view = self.view.strand()
+            enter, completed = strand.view.enter, strand.view.completed
+            replied = self.view.replied
         cancelling = strand.task.cancelling
         surplus = self._surplus
         while True:
@@ -207,7 +249,7 @@ class Drive:
                 # A commit is on its way; the step that follows starts when it is durable.
                 assert landing is not None
                 reply = await landing.expect(self._loop, answer)
-                answer = run.replied(reply, now())
+                answer = replied(reply, now())
                 continue
             else:
                 following = await self._follow(answer)
@@ -216,7 +258,7 @@ class Drive:
                         return
                     following = surplus.popleft()
                 step = following
-            current.set(step)
+            enter(step)
             strand.step = step
             try:
                 if step.plain:
@@ -242,7 +284,7 @@ class Drive:
                 try:
                     answer = completed(step, value, moment)
                 except EncodeError as error:
-                    answer = self._failed(step, error, retryable=False)
+                    answer = self._failed(strand, step, error, retryable=False)
             if moment > runner.until:
                 await asyncio.sleep(0)
                 runner.until = now() + SLICE
@@ -265,23 +307,28 @@ class Drive:
             if strand.stopped:
                 strand.stopped = False
                 strand.task.uncancel()
-                return self.run.interrupted(step, self.runner.now())
+                return self._interrupted(strand, step)
             if strand.task.cancelling():
                 if self.runner.closing or not self.runner.worker_only:
                     # Whoever runs us wants to stop; the lease is given back by them.
-                    self.run.interrupted(step, self.runner.now())
+                    self._interrupted(strand, step)
                     raise error
                 # User code cancelled the task that it runs in.
                 while strand.task.uncancel():
                     pass
         if isinstance(error, (KeyboardInterrupt, SystemExit)) and not self.runner.worker_only:
-            self.run.interrupted(step, self.runner.now())
+            self._interrupted(strand, step)
             self._close(error)
             return None
-        return self._failed(step, error)
+        return self._failed(strand, step, error)
+
+    def _interrupted(self, strand: Strand, step: Step) -> Step | Turn | int:
+        if strand.view is not None:
+            strand.view.interrupted()
+        return self.run.interrupted(step, self.runner.now())
 
     def _failed(
-        self, step: Step, error: BaseException, *, retryable: bool | None = None
+        self, strand: Strand, step: Step, error: BaseException, *, retryable: bool | None = None
     ) -> Step | Turn | int:
         if isinstance(error, RemoteFailure):
             text, allowed, retry_after = error.text, error.retryable, error.retry_after
@@ -290,6 +337,8 @@ class Drive:
             allowed = step.task.is_retryable(error) if retryable is None else retryable
             retry_after = error.seconds if isinstance(error, RetryAfter) else None
         self.error = error
+        if strand.view is not None:
+            strand.view.failed(error, allowed)
         message = (
             text.message if text.error_type != "TaskTimeout" else getattr(error, "message", "")
         )
@@ -367,7 +416,8 @@ class Drive:
         landing = self.runner.landing
         assert landing is not None
         reply = await landing.expect(self._loop, ticket)
-        return self.run.replied(reply, self.runner.now())
+        replied = self.run.replied if self.view is None else self.view.replied
+        return replied(reply, self.runner.now())
 
     def _note(self, turn: Turn) -> None:
         """Take note of where the instance stands, and set the timer it needs."""

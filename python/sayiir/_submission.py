@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from ._argument import checked_name
 from ._codec import encode_payload
 from ._errors import EncodeError
+from ._tracing import tracing_here
 from ._workflow import Workflow
 from .backends import NewInstance
 from .backends._caller import check_on, in_transaction_of
 from .backends._connections import recognise
 
 if TYPE_CHECKING:
-    from .backends import InstanceRow
+    from .backends import Backend, InstanceRow
 
 __all__ = ["checked_items", "fresh_id", "new_instance", "submit_in_transaction"]
 
@@ -88,7 +90,12 @@ async def submit_in_transaction(
         if row is None:
             raise
         return row
-    return await there.submit_on(foreign, new, workflow.program, policy)
+    submit = partial(there.submit_on, foreign, new, workflow.program, policy)
+    if (tracing := tracing_here()) is None:
+        return await submit()
+    send = partial(there.send_event_on, foreign)
+    now = cast("Backend", backend).now()
+    return await tracing.submit_on(send, submit, instance_id, workflow.workflow_id, now)
 
 
 def checked_items(items: object) -> list[tuple[str, Any]]:

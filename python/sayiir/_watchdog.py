@@ -15,6 +15,7 @@ from types import FrameType
 
 from . import _clock
 from ._core import Step
+from ._logging import fields_of
 from ._runner import Drive
 
 __all__ = ["Watchdog"]
@@ -72,11 +73,7 @@ class Watchdog(threading.Thread):
             step.instance_id,
             stalled,
             place,
-            extra={
-                "instance_id": step.instance_id,
-                "path": step.path,
-                "attempt": step.attempt,
-            },
+            extra=fields_of(step),
         )
 
     def close(self) -> None:

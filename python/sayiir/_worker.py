@@ -38,8 +38,12 @@ from ._duration import Duration, parse_duration
 from ._errors import SnapshotFormatError
 from ._invoke import Invoker, default_processes
 from ._leases import keep_leases
+from ._logging import fields_about
+from ._metrics import WorkerMetrics
+from ._observation import observation_of
 from ._policy import check_name, whole_number
 from ._runner import Runner
+from ._tracing import Tracing
 from ._watchdog import Watchdog
 from ._workflow import Workflow
 from .backends import Backend, InMemoryBackend, StorageBackend
@@ -74,8 +78,12 @@ class Worker:
         poll_interval: How often it looks for work that no hint told of.
         grace: How long running steps may go on after it was told to stop.
         processes: The most processes for tasks marked `run_in="process"`; by default one per core.
+        metrics: Where it counts what it does, for Prometheus.
+        tracing: Whether it makes spans of OpenTelemetry. By default it does if the program has set
+            a tracer provider by the time it begins to work.
 
     Raises:
+        ImportError: `tracing=True`, and OpenTelemetry is not installed.
         TypeError: The backend or a workflow is something else.
         ValueError: A number, duration, tag or id is out of range, or there is no workflow.
 
@@ -103,6 +111,8 @@ class Worker:
         poll_interval: Duration = "1s",
         grace: Duration = "30s",
         processes: int | None = None,
+        metrics: WorkerMetrics | None = None,
+        tracing: bool | None = None,
     ) -> None:
         if not isinstance(backend, Backend):
             raise TypeError(
@@ -136,6 +146,19 @@ class Worker:
             lease_ttl=parse_duration(lease_ttl, name="lease_ttl", allow_zero=False),
             width=self.concurrency,
         )
+        if metrics is not None and not isinstance(metrics, WorkerMetrics):
+            raise TypeError(
+                f"metrics must be a WorkerMetrics, such as WorkerMetrics(), got "
+                f"{type(metrics).__name__}"
+            )
+        if tracing is not None and not isinstance(tracing, bool):
+            raise TypeError(f"tracing must be True, False or None, got {type(tracing).__name__}")
+        if tracing:
+            # What is missing is said now, and not when it begins to work.
+            Tracing()
+        self.metrics = metrics
+        """Where it counts what it does, if anywhere."""
+        self._tracing = tracing
         self._native = backend if isinstance(backend, InMemoryBackend) else None
         self._engine: _Engine | None = None
         self._thread: threading.Thread | None = None
@@ -146,9 +169,14 @@ class Worker:
         """What it offers; nothing means everything."""
         return tuple(self._claimant.tags or ())
 
+    @property
+    def running(self) -> bool:
+        """Whether it takes instances; no longer once it was told to stop."""
+        return self._engine is not None
+
     def __repr__(self) -> str:
         names = ", ".join(workflow.workflow_id for workflow in self.workflows)
-        state = "stopped" if self._engine is None else "running"
+        state = "running" if self.running else "stopped"
         return f"<Worker {self.worker_id!r} {state}, for {names}>"
 
     # On the caller's loop.
@@ -303,9 +331,21 @@ class _Engine:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._invoker = Invoker(threads=worker.concurrency, processes=worker._processes)
-        self._runner = Runner(self._backend, self._invoker, worker_only=True, native=self._native)
+        self._runner = Runner(
+            self._backend,
+            self._invoker,
+            worker_only=True,
+            native=self._native,
+            observation=observation_of(
+                self._backend, worker.worker_id, worker.metrics, worker._tracing
+            ),
+        )
         self._idle: deque[asyncio.Future[None]] = deque()
         self._hungry: deque[asyncio.Future[Claim | None]] = deque()
+        # What was told of on this thread, and what the latest claim brought.
+        self._offered: list[str] = []
+        self._brought: set[str] = set()
+        self._sorting = False
         """Slots that ask for an instance, and the task that claims for them."""
         self._feeder: asyncio.Task[None] | None = None
         self._slots: set[asyncio.Task[None]] = set()
@@ -328,6 +368,8 @@ class _Engine:
         self._stop_leases: Callable[[], None] = lambda: None
         self._watchdog: Watchdog | None = None
         self._poller: asyncio.Task[None] | None = None
+        self._measurer: asyncio.Task[None] | None = None
+        self._stop_metrics: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
         """Start everything that a worker has."""
@@ -336,6 +378,15 @@ class _Engine:
         self._watchdog = Watchdog()
         self._watchdog.start()
         self._poller = self._loop.create_task(self._poll())
+        if (metrics := self._worker.metrics) is not None:
+            active = self._runner.active
+            self._stop_metrics = metrics._begin(
+                self._worker.worker_id,
+                [workflow.workflow_id for workflow in self._worker.workflows],
+                self._worker.concurrency,
+                lambda: len(active),
+            )
+            self._measurer = self._loop.create_task(self._measure(metrics))
         for _ in range(self._worker.concurrency):
             self._open_slot()
             if self._worker.concurrency > 64:
@@ -364,6 +415,7 @@ class _Engine:
         native = self._native
         while not self._stopping:
             seen = self._hints
+            run = None
             try:
                 if native is not None:
                     run = native.store.claim_run(self._claimant, native.clock())
@@ -382,6 +434,7 @@ class _Engine:
                     "worker %s: the backend is in trouble; looking again in %g s",
                     self._worker.worker_id,
                     self._worker.poll_interval,
+                    extra=None if run is None else _about(run),
                 )
                 await asyncio.sleep(self._worker.poll_interval)
                 continue
@@ -403,6 +456,7 @@ class _Engine:
                 self._worker.worker_id,
                 run.instance_id,
                 error,
+                extra=_about(run),
             )
             try:
                 await self._backend.commit((run.set_aside(str(error)),))
@@ -442,6 +496,8 @@ class _Engine:
             while self._hungry:
                 asking = list(self._hungry)
                 self._hungry.clear()
+                # This claim finds what had been told of before it was made.
+                del self._offered[: len(asking)]
                 claims: deque[Claim] = deque()
                 try:
                     claims.extend(await self._backend.claim(self._claimant, len(asking)))
@@ -450,6 +506,7 @@ class _Engine:
                         if not waiter.done():
                             waiter.set_exception(error)
                     continue
+                self._brought = {claim.instance_id for claim in claims}
                 for waiter in asking:
                     if not waiter.done():
                         waiter.set_result(claims.popleft() if claims else None)
@@ -457,6 +514,7 @@ class _Engine:
                     await self._leave(claim.instance_id, claim.fence)
         finally:
             self._feeder = None
+            self._sort_out_soon()
 
     async def _leave(self, instance_id: str, fence: int) -> None:
         """Give back what cannot be gone on with, instead of renewing its lease for ever."""
@@ -486,6 +544,27 @@ class _Engine:
             # Where a claim is a question to a storage thread, who asks at once asks together.
             self._wake_next()
 
+    def _sort_out_soon(self) -> None:
+        if not self._sorting:
+            self._sorting = True
+            self._loop.call_soon(self._sort_out)
+
+    def _sort_out(self) -> None:
+        """Wake slots for work that was told of on this thread, unless a claim has brought it.
+
+        A claim that went out together with a submit, or behind it, finds what that made before
+        anybody is told. So while one is under way its answer is waited for, which whoever is woken
+        now would have to do as well; and answers that came at once are heard before this runs.
+        """
+        self._sorting = False
+        if self._feeder is not None:
+            return
+        for instance_id in self._offered:
+            if not instance_id or instance_id not in self._brought:
+                self._wake_one()
+        self._offered.clear()
+        self._brought.clear()
+
     def _wake_next(self) -> None:
         while self._idle:
             waiter = self._idle.popleft()
@@ -511,10 +590,13 @@ class _Engine:
     def _hear(self, kind: str, instance_id: str) -> None:
         here = threading.get_ident() == self._thread_id
         if kind == "work":
-            if here:
+            if not here:
+                self._call(self._wake_one)
+            elif self._native is not None:
                 self._wake_one()
             else:
-                self._call(self._wake_one)
+                self._offered.append(instance_id)
+                self._sort_out_soon()
         elif kind == "news":
             if here:
                 self._loop.call_soon(self._runner.news, instance_id)
@@ -569,6 +651,19 @@ class _Engine:
             await self._backend.give_back(*self._left[-1])
             self._left.pop()
         await self._say_what_is_left()
+
+    async def _measure(self, metrics: WorkerMetrics) -> None:
+        """Say again and again how much work is waiting."""
+        while True:
+            try:
+                metrics._waiting(await self._backend.backlog())
+            except Exception:
+                _log.exception(
+                    "worker %s could not ask how much work is waiting; its metrics stay as they "
+                    "were",
+                    self._worker.worker_id,
+                )
+            await asyncio.sleep(metrics.refresh)
 
     async def _say_what_is_left(self) -> None:
         """Log, once each, the ready work that nobody with these definitions can do."""
@@ -631,6 +726,9 @@ class _Engine:
         await asyncio.to_thread(self._stop_leases)
         await self._backend.release(self._claimant.worker_id)
         self._invoker.close()
+        if self._measurer is not None:
+            self._measurer.cancel()
+        self._stop_metrics()
         if self._watchdog is not None:
             self._watchdog.close()
         if not self._failure.done():
@@ -642,9 +740,19 @@ async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
         await asyncio.wait(tasks)
 
 
+def _about(run: Run) -> dict[str, object]:
+    return fields_about(run.instance_id, run.program.name)
+
+
 async def take_up(backend: Backend, claimant: Claimant, claim: Claim) -> Run | None:
     """Make a run of a claim, with the outputs that it needs; `None` for one that is damaged."""
     if claim.damage is not None:
+        _log.error(
+            "instance %r is set aside: %s",
+            claim.instance_id,
+            claim.damage,
+            extra={"sayiir_instance": claim.instance_id},
+        )
         await backend.commit((claim.set_aside(claim.damage),))
         return None
     if claim.complete:

@@ -17,6 +17,8 @@ from contextlib import suppress
 from types import FrameType
 
 from sayiir import Worker
+from sayiir.cli.health import Address
+from sayiir.cli.probes import Pulse, serving_pages, worker_pages
 
 __all__ = ["DRAIN", "FORCE", "FORCED", "serve"]
 
@@ -33,7 +35,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger("sayiir.cli")
 
 
-async def serve(worker: Worker, place: str, lifeline: int | None) -> None:
+async def serve(
+    worker: Worker, place: str, lifeline: int | None, http: Address | None = None
+) -> None:
     """Work until told to stop, then close the backend.
 
     Returns when everything drained. When steps were cut short the process ends here and now with
@@ -43,12 +47,21 @@ async def serve(worker: Worker, place: str, lifeline: int | None) -> None:
         worker: Not yet running.
         place: Where its instances are, for the log.
         lifeline: The file descriptor on which orders come, if there is a parent.
+        http: Where it tells how it is, if anywhere.
+
+    Raises:
+        Refused: It cannot listen there.
     """
     orders = _Orders()
     previous = {number: signal.signal(number, orders.signalled) for number in _SIGNALS}
+    pulse = Pulse(worker, lambda: orders.told)
+    http_server = None
     try:
         if lifeline is not None:
             orders.follow(lifeline)
+        if http is not None:
+            http_server = serving_pages(worker_pages(pulse), http)
+            pulse.start()
         names = ", ".join(sorted({workflow.workflow_id for workflow in worker.workflows}))
         _log.info(
             "worker %s: takes instances of %s from %s, %d at once",
@@ -62,6 +75,9 @@ async def serve(worker: Worker, place: str, lifeline: int | None) -> None:
         await worker.backend.close()
     finally:
         orders.close()
+        pulse.close()
+        if http_server is not None:
+            http_server.close()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -75,6 +91,11 @@ class _Orders:
         self._loop = asyncio.get_running_loop()
         self._signals = 0
         self._lifeline: int | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether it was told to stop, even if the loop has had no turn to hear of it."""
+        return self._signals > 0 or self.drain.is_set()
 
     def signalled(self, number: int, frame: FrameType | None) -> None:
         """Runs between two instructions of whatever the main thread is at, user code included."""

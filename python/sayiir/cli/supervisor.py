@@ -58,6 +58,11 @@ class Supervisor:
         self._timers: list[asyncio.TimerHandle] = []
         self._codes: list[int] = []
 
+    @property
+    def draining(self) -> bool:
+        """Whether the children were told to stop."""
+        return self._stopping.is_set()
+
     async def run(self) -> int:
         """Supervise until a signal comes, or a child cannot be kept running; the exit code.
 

@@ -11,15 +11,19 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
 import sayiir
-from sayiir import Worker, Workflow
+from sayiir import Worker, WorkerMetrics, Workflow
 from sayiir._url import address_of
 from sayiir.cli.argument import Length
+from sayiir.cli.health import Address, HttpAddress
+from sayiir.cli.probes import family_pages, serving_pages
 from sayiir.cli.serving import serve
 from sayiir.cli.session import opened, place, reporting, url_option
 from sayiir.cli.supervisor import Supervisor
@@ -93,6 +97,12 @@ def _split_tags(
     help="How long running steps may go on after it was told to stop.",
 )
 @click.option("--worker-id", metavar="ID", help="Its name in histories; with a number if several.")
+@click.option(
+    "--http",
+    type=HttpAddress(),
+    metavar="HOST:PORT",
+    help="Where to answer /healthz, /readyz and /metrics; :8080 is every address of the machine.",
+)
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
 @click.option("--lifeline", type=click.IntRange(0), hidden=True)
 def command(
@@ -105,6 +115,7 @@ def command(
     poll_interval: float,
     grace: float,
     worker_id: str | None,
+    http: Address | None,
     log_level: str,
     lifeline: int | None,
 ) -> None:
@@ -128,7 +139,8 @@ def command(
     }
     if processes == 1:
         with reporting(as_json=False):
-            asyncio.run(_work(workflows, url, lifeline, {**settings, "worker_id": worker_id}))
+            own = {**settings, "worker_id": worker_id}
+            asyncio.run(_work(workflows, url, lifeline, http, own))
         return
     with reporting(as_json=False):
         if address_of(url).scheme == "memory":
@@ -140,8 +152,18 @@ def command(
             worker_id if worker_id is not None else f"{socket.gethostname()[:64]}-{os.getpid()}"
         )
         shared = _shared_arguments(targets, url, log_level, settings)
-        commands = [_child(shared, f"{family}-{n + 1}") for n in range(processes)]
-        code = asyncio.run(Supervisor(commands, grace + _PATIENCE_S).run())
+        with ExitStack() as stack:
+            paths: list[Path | None] = [None] * processes
+            if http is not None:
+                # Children answer on sockets of their own, and the parent for all of them.
+                folder = stack.enter_context(TemporaryDirectory(prefix="sayiir-"))
+                paths = [Path(folder, f"{n + 1}.sock") for n in range(processes)]
+            commands = [_child(shared, f"{family}-{n + 1}", path) for n, path in enumerate(paths)]
+            supervisor = Supervisor(commands, grace + _PATIENCE_S)
+            if http is not None:
+                pages = family_pages([one for one in paths if one], lambda: supervisor.draining)
+                stack.callback(serving_pages(pages, http).close)
+            code = asyncio.run(supervisor.run())
     click.get_current_context().exit(code)
 
 
@@ -159,14 +181,20 @@ async def _work(
     workflows: Sequence[Workflow[Any, Any]],
     url: str | None,
     lifeline: int | None,
+    http: Address | None,
     settings: dict[str, Any],
 ) -> None:
     backend = opened(url, make=True)
     try:
         if address_of(url).scheme == "memory":
             _log.warning("memory:// is seen by this process alone: nobody else can submit to it")
-        worker = Worker(backend, workflows, **settings)
-        await serve(worker, place(url), lifeline)
+        metrics = None
+        if http is not None:
+            # Without the package there is no page of them, and nothing else is missing.
+            with suppress(ImportError):
+                metrics = WorkerMetrics()
+        worker = Worker(backend, workflows, metrics=metrics, **settings)
+        await serve(worker, place(url), lifeline, http)
     finally:
         await backend.close()
 
@@ -195,7 +223,9 @@ def _shared_arguments(
     return [*arguments, "--", *targets]
 
 
-def _child(shared: Sequence[str], worker_id: str) -> Callable[[int], list[str]]:
+def _child(
+    shared: Sequence[str], worker_id: str, answers_at: Path | None
+) -> Callable[[int], list[str]]:
     # `-m` puts the current directory in front, where a file could have this package's name. That is
     # wanted only if this process found the package there as well.
     home = Path(sayiir.__file__).resolve().parent.parent
@@ -203,6 +233,7 @@ def _child(shared: Sequence[str], worker_id: str) -> Callable[[int], list[str]]:
 
     def arguments(lifeline: int) -> list[str]:
         own = [f"--worker-id={worker_id}", f"--lifeline={lifeline}"]
+        own += [] if answers_at is None else [f"--http=unix:{answers_at}"]
         return [sys.executable, *safe_path, "-m", "sayiir", "worker", *own, *shared]
 
     return arguments
