@@ -237,7 +237,7 @@ class Invoker:
         return value
 
     def _inline(self, step: Step) -> Any:
-        """Nothing can interrupt it; what it returns too late is discarded as a thread's would be."""
+        """Nothing can interrupt it; what it returns too late is discarded, as a thread's is."""
         began = _clock.monotonic()
         value = step.fn(step.input)
         if step.timeout is not None and _clock.monotonic() - began > step.timeout:

@@ -18,8 +18,8 @@ from psycopg.rows import dict_row
 Row = dict[str, Any]
 Rows = frozenset[tuple[tuple[str, Any], ...]]
 TABLES = (
-    *("definitions", "lanes", "workers", "worker_names", "instances", "inputs", "cells", "steps", "events"),
-    *("garbage", "item_groups", "items"),
+    *("definitions", "lanes", "workers", "worker_names", "garbage", "item_groups", "items"),
+    *("instances", "inputs", "cells", "steps", "events"),
 )
 """All but the listeners, which come and go with their processes."""
 NUMBERED = ("instance", "parent", "item")

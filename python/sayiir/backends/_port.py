@@ -26,9 +26,9 @@ __all__ = ["Landing"]
 
 
 TURNS = 4
-"""How many turns of the loop calls are gathered for once answers have landed: a step's answer resumes
-its instance, the last one's then whoever waits for the result, and that lets the next one submit. A
-turn in which nobody has anything to do costs some microseconds."""
+"""How many turns of the loop calls are gathered for once answers have landed: a step's answer
+resumes its instance, the last one's then whoever waits for the result, and that lets the next one
+submit. A turn in which nobody has anything to do costs some microseconds."""
 
 
 class Landing:
