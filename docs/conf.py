@@ -19,6 +19,7 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 import sayiir
 import sayiir.asgi
 import sayiir.backends
+import sayiir.codecs
 import sayiir.testing
 
 HERE = Path(__file__).resolve().parent
@@ -86,7 +87,7 @@ add_module_names = False
 
 nitpicky = True
 
-PUBLIC = (sayiir, sayiir.asgi, sayiir.backends, sayiir.testing)
+PUBLIC = (sayiir, sayiir.asgi, sayiir.backends, sayiir.codecs, sayiir.testing)
 # Made for the user by something else, so how it is made is nobody's business.
 GIVEN = {
     "BranchBuilder",

@@ -777,7 +777,7 @@ async def test_clients_that_share_a_backend_close_apart() -> None:
 
 async def test_a_client_from_a_url_owns_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Closable()
-    monkeypatch.setattr("sayiir._client.connect", lambda url: backend)
+    monkeypatch.setattr("sayiir._client.connect", lambda url, *, codec: backend)
     async with WorkflowClient.from_url("memory://", "use_existing") as client:
         assert client.backend is backend
         await client.with_conflict_policy("fail").close()

@@ -24,7 +24,7 @@ LAYERS = (
     {"_core", "_duration", "_errors"},
     {
         *("_clock", "_codec", "_context", "_plain", "_policy", "_status", "_values"),
-        *("_logging", "_metrics", "_tracing"),
+        *("_logging", "_metrics", "_tracing", "codecs"),
     },
     {
         *("_annotation", "_fields", "_form", "_models", "_output", "_signature", "_union"),

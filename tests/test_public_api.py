@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import sayiir
+from sayiir import codecs
 
 NAMES = [
     "Backend",
@@ -114,7 +115,7 @@ SayiirError (RuntimeError)
 
 CLIENT = {
     "__init__": "(backend, conflict_policy='fail')",
-    "from_url": "(url=None, conflict_policy='fail')",
+    "from_url": "(url=None, conflict_policy='fail', *, codec=None)",
     "with_conflict_policy": "(conflict_policy)",
     "submit": "(workflow, instance_id=None, input=None, *, conflict_policy=None, start_at=None, "
     "connection=None)",
@@ -185,6 +186,18 @@ def test_the_names_are_these_and_sorted() -> None:
     assert sayiir.__all__ == NAMES == sorted(NAMES)
     assert len(set(NAMES)) == len(NAMES)
     assert all(hasattr(sayiir, name) for name in NAMES)
+
+
+def test_the_names_of_codecs_are_these_and_load_with_the_first_use() -> None:
+    names = ["Codec", "KeyRing", "Keys", "PayloadCodec", "PickleWarning", "Place"]
+    assert sorted(codecs.__all__) == names
+    script = (
+        "import sys, sayiir; sayiir.connect('memory://'); print('sayiir.codecs' in sys.modules)"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert asked.stdout == "False\n"
 
 
 def test_nothing_else_shows() -> None:

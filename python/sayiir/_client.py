@@ -25,14 +25,14 @@ from ._argument import (
     checked_task,
     checked_workflow,
 )
-from ._codec import encode_payload
+from ._codec import at_rest_of, from_rest, to_rest
 from ._conflict import ConflictPolicy, ConflictPolicyLike, conflict_policy_of
 from ._duration import Duration, parse_duration
 from ._ending import Endings
-from ._errors import EncodeError
+from ._errors import DecodeError, EncodeError
 from ._handle import WorkflowHandle
 from ._listing import InstanceInfo, InstancePage, StepInfo, page_of, step_of
-from ._outcome import decoded, outcome_of
+from ._outcome import outcome_of
 from ._output import made_output
 from ._status import Status, WorkflowStatus
 from ._submission import checked_items, fresh_id, new_instance, submit_in_transaction
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .backends import Backend, InstanceRow
+    from .codecs import Codec, PayloadCodec
 
 __all__ = [
     "ConflictPolicy",
@@ -90,23 +91,39 @@ class WorkflowClient:
     <WorkflowStatus 'g-1' of 'greet': paused>
     """
 
-    __slots__ = ("__weakref__", "_backend", "_closed", "_endings", "_owns_backend", "_policy")
+    __slots__ = (
+        "__weakref__",
+        "_backend",
+        "_closed",
+        "_codec",
+        "_endings",
+        "_owns_backend",
+        "_policy",
+    )
 
     def __init__(self, backend: Backend, conflict_policy: ConflictPolicyLike = "fail") -> None:
         self._backend = checked_backend(backend)
+        self._codec = at_rest_of(backend)
         self._policy = conflict_policy_of(conflict_policy)
         self._endings = Endings(backend)
         self._owns_backend = False
         self._closed = False
 
     @classmethod
-    def from_url(cls, url: str | None = None, conflict_policy: ConflictPolicyLike = "fail") -> Self:
+    def from_url(
+        cls,
+        url: str | None = None,
+        conflict_policy: ConflictPolicyLike = "fail",
+        *,
+        codec: Codec | PayloadCodec | None = None,
+    ) -> Self:
         """A client with a backend of its own, which it closes with itself.
 
         Args:
             url: `memory://`, `sqlite:///relative/path` or `sqlite:////absolute/path`, as for
                 `sayiir.connect`; without one `SAYIIR_DATABASE_URL`, else `sqlite:///sayiir.db`.
             conflict_policy: As for the class.
+            codec: How payloads are stored; see `sayiir.codecs`.
 
         Raises:
             TypeError: `url` is not text.
@@ -119,7 +136,7 @@ class WorkflowClient:
         """
         # Before anything is opened that nobody would close.
         policy = conflict_policy_of(conflict_policy)
-        client = cls(connect(url), policy)
+        client = cls(connect(url, codec=codec), policy)
         client._owns_backend = True
         return client
 
@@ -225,14 +242,14 @@ class WorkflowClient:
             instance_id = fresh_id()
         if connection is not None:
             row = await submit_in_transaction(
-                backend, connection, workflow, instance_id, input, start, policy
+                backend, connection, workflow, instance_id, input, start, policy, self._codec
             )
             return self._handle(workflow, instance_id, row, start, None)
         if named:
             row = await backend.check_submit(instance_id, program, policy)
         since = None
         if row is None:
-            new = new_instance(workflow, instance_id, input, start)
+            new = new_instance(workflow, instance_id, input, start, self._codec)
             since = self._endings.mark()
             if (tracing := tracing_here()) is None:
                 [row] = await backend.submit((new,), policy)
@@ -271,7 +288,9 @@ class WorkflowClient:
         backend = self.backend
         existing: dict[str, InstanceRow] = {}
         try:
-            batch = [new_instance(workflow, name, value, start) for name, value in pairs]
+            batch = [
+                new_instance(workflow, name, value, start, self._codec) for name, value in pairs
+            ]
         except EncodeError:
             # A conflict comes before the encoding, and an existing instance needs no input. To find
             # that out only now saves every batch that can be encoded a question for each item.
@@ -280,7 +299,7 @@ class WorkflowClient:
                 if row is not None:
                     existing[name] = row
             batch = [
-                new_instance(workflow, name, value, start)
+                new_instance(workflow, name, value, start, self._codec)
                 for name, value in pairs
                 if name not in existing
             ]
@@ -316,7 +335,8 @@ class WorkflowClient:
         Raises:
             InstanceNotFoundError: There is no such instance.
         """
-        return status_of(await self.backend.get(checked_name("instance_id", instance_id)))
+        row = await self.backend.get(checked_name("instance_id", instance_id))
+        return status_of(row, self._codec)
 
     async def result(
         self,
@@ -345,12 +365,14 @@ class WorkflowClient:
             None if timeout is None else parse_duration(timeout, name="timeout", allow_zero=True)
         )
         _ = self.backend
-        return outcome_of(instance_id, await self._endings.wait(instance_id, limit))
+        end = await self._endings.wait(instance_id, limit)
+        return outcome_of(instance_id, end, self._codec)
 
     async def _own_result(self, instance_id: str, since: int | None) -> Any:
         """The result of an instance that this client created when `Endings.mark` said `since`."""
         _ = self.backend
-        return outcome_of(instance_id, await self._endings.wait(instance_id, None, since))
+        end = await self._endings.wait(instance_id, None, since)
+        return outcome_of(instance_id, end, self._codec)
 
     async def cancel(
         self, instance_id: str, reason: str | None = None, cancelled_by: str | None = None
@@ -431,7 +453,7 @@ class WorkflowClient:
             there = in_transaction_of(self.backend)
             send = partial(there.send_event_on, recognise(connection))
         try:
-            sealed = encode_payload(payload)
+            sealed = to_rest(self._codec, payload, instance_id, "event", name)
         except EncodeError as failure:
             raise EncodeError(
                 f"event {name!r} was not sent to instance {instance_id!r}: "
@@ -488,7 +510,11 @@ class WorkflowClient:
         if step is None or step.output is None:
             return default
         what = f"the output of {wanted!r} of instance {instance_id!r}"
-        return made_output(convert, decoded(step.output, what), what)
+        try:
+            plain = from_rest(self._codec, step.output, instance_id, "step", step.path)
+        except DecodeError as failure:
+            raise DecodeError(f"{what} cannot be decoded: {failure}") from failure
+        return made_output(convert, plain, what)
 
     async def list_instances(
         self,

@@ -2,17 +2,21 @@
 
 The codec itself is Rust (`rust/py/src/value`); this module makes known to it the package's own
 value classes, and whom to ask for the plain forms of others, and is the one place where Python
-turns payloads and records around. What a payload means, and where it is stored, is not known here.
+turns payloads and records around. What is done to a payload at rest is said by its backend's codec
+(`sayiir.codecs`). What a payload means, and where it is stored, is not known here.
 """
 
 from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from typing import Any
 
 from ._core import (
+    AtRest,
     decode_error_record,
     decode_payload,
+    decode_stored,
     encode_payload,
     register_plain_form,
     register_values,
@@ -20,7 +24,16 @@ from ._core import (
 from ._plain import plain_form
 from ._values import EventTimeout, LoopDict, LoopResult, MapError
 
-__all__ = ["ErrorText", "decode_payload", "describe_error", "encode_payload", "read_error"]
+__all__ = [
+    "ErrorText",
+    "at_rest_of",
+    "decode_payload",
+    "describe_error",
+    "encode_payload",
+    "from_rest",
+    "read_error",
+    "to_rest",
+]
 
 MAX_ERROR_TEXT = 64 * 1024
 """The most characters kept of a message and of a traceback."""
@@ -41,6 +54,56 @@ class ErrorText:
     causes: tuple[tuple[str, str], ...] = ()
     task: str = ""
     path: str = ""
+
+
+def at_rest_of(backend: object) -> AtRest | None:
+    """What a backend's codec does to payloads; `None` when it has none.
+
+    A backend of one's own has a codec when it has an attribute of that name.
+
+    Raises:
+        TypeError: The attribute is no codec.
+
+    >>> from sayiir import InMemoryBackend
+    >>> at_rest_of(InMemoryBackend()) is None
+    True
+    """
+    codec: object = getattr(backend, "codec", None)
+    if codec is None:
+        return None
+    from .codecs import checked_codec
+
+    checked = checked_codec(codec)
+    return None if checked is None else checked.at_rest
+
+
+def to_rest(
+    codec: AtRest | None, value: object, instance_id: str, role: str, name: str = ""
+) -> bytes:
+    """A value as a backend stores it at this place; see `codecs.Place`.
+
+    Raises:
+        EncodeError: It cannot be stored.
+    """
+    if codec is None:
+        return encode_payload(value)
+    return codec.encode(value, instance_id, role, name)
+
+
+def from_rest(
+    codec: AtRest | None, data: bytes, instance_id: str, role: str, name: str = ""
+) -> Any:
+    """The value of what a backend has at this place.
+
+    Raises:
+        DecodeError: It is damaged, does not belong there, or needs a codec that is not given.
+
+    >>> from_rest(None, to_rest(None, [1], "i", "input"), "i", "input")
+    [1]
+    """
+    if codec is None:
+        return decode_stored(data, instance_id, role, name)
+    return codec.decode(data, instance_id, role, name)
 
 
 def read_error(record: bytes) -> ErrorText:

@@ -10,6 +10,7 @@ __all__ = [
     "MAX_FAN_OUT",
     "MAX_PAYLOAD_BYTES",
     "MAX_VALUE_DEPTH",
+    "AtRest",
     "Batch",
     "Claim",
     "Claimant",
@@ -27,6 +28,7 @@ __all__ = [
     "check_name",
     "decode_error_record",
     "decode_payload",
+    "decode_stored",
     "decode_value",
     "encode_payload",
     "encode_value",
@@ -79,14 +81,32 @@ _Event = tuple[int, str, bytes]
 
 def encode_value(value: object) -> bytes: ...
 def decode_value(data: bytes) -> Any: ...
-def encode_payload(value: object) -> bytes: ...
-def decode_payload(data: bytes) -> Any: ...
+def encode_payload(value: object, *, pickles: bool = False) -> bytes: ...
+def decode_payload(data: bytes, *, pickles: bool = False) -> Any: ...
+def decode_stored(data: bytes, instance_id: str, role: str, name: str) -> Any: ...
 def decode_error_record(data: bytes) -> _ErrorFields: ...
 def register_values(
     loop_result: type, loop_dict: type, event_timeout: type, map_error: type
 ) -> None: ...
 def register_plain_form(plain_form: Callable[[Any], Any]) -> None: ...
 def check_name(what: str, name: str) -> None: ...
+
+@final
+class AtRest:
+    def __new__(
+        cls,
+        *,
+        json: bool,
+        write_pickles: bool,
+        read_pickles: bool,
+        compress_above: int | None,
+        keys: Callable[[str | None], tuple[str, bytes]] | None,
+        own: tuple[int, Callable[..., Any], Callable[..., Any]] | None,
+    ) -> AtRest: ...
+    def encode(self, value: object, instance_id: str, role: str, name: str) -> bytes: ...
+    def decode(self, data: bytes, instance_id: str, role: str, name: str) -> Any: ...
+    @property
+    def pickles(self) -> bool: ...
 
 @final
 class Program:
@@ -279,6 +299,7 @@ class Run:
         rows: Sequence[StepRow],
         input: bytes,
         now: float,
+        codec: AtRest | None = None,
     ) -> Run: ...
     @property
     def instance_id(self) -> str: ...
@@ -293,7 +314,10 @@ class Run:
         now: float,
         store: Storage | None = None,
         port: Port | None = None,
+        codec: AtRest | None = None,
     ) -> Run: ...
+    @property
+    def pickles(self) -> bool: ...
     def begin(self, now: float) -> Step | Turn | int | None: ...
     def replied(
         self, reply: tuple[str, Sequence[_Event]] | None, now: float

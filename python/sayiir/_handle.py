@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._codec import decode_payload
 from ._output import made_output, output_converter
 from ._status import Status, WorkflowStatus
 from .backends._view import moment, status_of
@@ -37,10 +36,11 @@ def typed_status(
     <WorkflowStatus 's-1' of 'shout': paused>
     """
     convert = output_converter(workflow)
-    if convert is None or status.output_bytes is None:
+    plain = status.decode
+    if convert is None or plain is None or status.output_bytes is None:
         return status
     what = f"the output of instance {status.instance_id!r}"
-    return replace(status, decode=lambda sealed: made_output(convert, decode_payload(sealed), what))
+    return replace(status, decode=lambda sealed: made_output(convert, plain(sealed), what))
 
 
 class WorkflowHandle(Generic[Out_co]):
@@ -118,7 +118,9 @@ class WorkflowHandle(Generic[Out_co]):
         if self._status is None:
             # Most handles are never asked, so it is put together on first use.
             if self._row is not None:
-                self._status = typed_status(status_of(self._row), self._workflow)
+                self._status = typed_status(
+                    status_of(self._row, self._client._codec), self._workflow
+                )
             else:
                 state = Status.IN_PROGRESS if self._start_at is None else Status.WAITING
                 self._status = WorkflowStatus(

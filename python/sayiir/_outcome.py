@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._codec import decode_payload, read_error
+from ._codec import from_rest, read_error
 from ._errors import (
     CodecError,
     DecodeError,
@@ -20,12 +20,13 @@ from ._status import Status
 from .backends._view import status_of
 
 if TYPE_CHECKING:
+    from ._core import AtRest
     from .backends import InstanceRow
 
-__all__ = ["decoded", "outcome_of"]
+__all__ = ["outcome_of"]
 
 
-def outcome_of(instance_id: str, end: InstanceRow | bytes) -> Any:
+def outcome_of(instance_id: str, end: InstanceRow | bytes, codec: AtRest | None) -> Any:
     """The output of an instance that has ended; all of its row is known, or the sealed output.
 
     Raises:
@@ -36,23 +37,16 @@ def outcome_of(instance_id: str, end: InstanceRow | bytes) -> Any:
     if isinstance(end, bytes) or end.status == Status.COMPLETED:
         # A backend that lost the output gets told so by the decoder.
         sealed = end if isinstance(end, bytes) else end.output or b""
-        return decoded(sealed, f"the output of instance {instance_id!r}")
-    status = status_of(end)
+        try:
+            return from_rest(codec, sealed, instance_id, "output")
+        except DecodeError as failure:
+            raise DecodeError(
+                f"the output of instance {instance_id!r} cannot be decoded: {failure}"
+            ) from failure
+    status = status_of(end, codec)
     if end.status == Status.CANCELLED:
         raise WorkflowCancelled(status)
     raise WorkflowFailed(status) from _cause(end)
-
-
-def decoded(sealed: bytes, what: str) -> Any:
-    """The value behind sealed bytes, which a message calls `what`.
-
-    Raises:
-        DecodeError: The bytes are damaged.
-    """
-    try:
-        return decode_payload(sealed)
-    except DecodeError as failure:
-        raise DecodeError(f"{what} cannot be decoded: {failure}") from failure
 
 
 def _cause(row: InstanceRow) -> TaskError | None:

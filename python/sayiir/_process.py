@@ -65,13 +65,13 @@ def serve(connection: Connection) -> None:
         except BaseException as error:
             connection.send(_failed(None, error))
             continue
-        step, payload = request
+        step, payload, pickles = request
         connection.send(("started",))
         current.set(step)
         try:
             with carried(step.trace):
-                value = step.task.fn(decode_payload(payload))
-            answer: tuple[Any, ...] = ("value", encode_payload(value))
+                value = step.task.fn(decode_payload(payload, pickles=pickles))
+            answer: tuple[Any, ...] = ("value", encode_payload(value, pickles=pickles))
         except EncodeError as error:
             answer = ("unencodable", str(error))
         except BaseException as error:
@@ -112,7 +112,8 @@ class Lane:
             EncodeError: What it returned cannot be stored.
             ProcessDied: The process ended first.
         """
-        payload = encode_payload(step.input)
+        pickles = step.run.pickles
+        payload = encode_payload(step.input, pickles=pickles)
         remote = RemoteStep(
             step.instance_id,
             step.workflow_id,
@@ -125,7 +126,7 @@ class Lane:
         )
         process, connection = self._started(step)
         try:
-            connection.send((remote, payload))
+            connection.send((remote, payload, pickles))
             answer = connection.recv()
             if answer[0] == "started":
                 started()
@@ -141,7 +142,7 @@ class Lane:
         if self._calls >= CALLS_PER_PROCESS:
             self.retire()
         if answer[0] == "value":
-            return decode_payload(answer[1])
+            return decode_payload(answer[1], pickles=pickles)
         if answer[0] == "unencodable":
             raise EncodeError(
                 f"task {step.task.name!r} (at {step.path!r}) returned a value: {answer[1]}"

@@ -19,7 +19,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from ._client import WorkflowClient
-from ._codec import decode_payload, read_error
+from ._codec import at_rest_of, from_rest, read_error
 from ._conflict import ConflictPolicyLike
 from ._core import Claimant, Run
 from ._duration import Duration, parse_duration
@@ -99,7 +99,7 @@ async def run_workflow_async(
     if row.status == "completed" and row.output is not None:
         output: Out = made_output(
             output_converter(workflow),
-            decode_payload(row.output),
+            from_rest(at_rest_of(place), row.output, chosen, "output"),
             f"the output of instance {chosen!r}",
         )
         return output
@@ -369,7 +369,7 @@ async def _drive(
             lease_ttl=claimant.lease_ttl,
             width=WIDTH,
         )
-    native = backend if isinstance(backend, InMemoryBackend) else None
+    native = backend if isinstance(backend, InMemoryBackend) and backend.codec is None else None
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
     invoker = Invoker(threads=WIDTH, processes=default_processes(), name="sayiir-run")

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from ._argument import checked_name
-from ._codec import encode_payload
+from ._codec import to_rest
 from ._errors import EncodeError
 from ._tracing import tracing_here
 from ._workflow import Workflow
@@ -22,6 +22,7 @@ from .backends._caller import check_on, in_transaction_of
 from .backends._connections import recognise
 
 if TYPE_CHECKING:
+    from ._core import AtRest
     from .backends import Backend, InstanceRow
 
 __all__ = ["checked_items", "fresh_id", "new_instance", "submit_in_transaction"]
@@ -43,7 +44,11 @@ def fresh_id() -> str:
 
 
 def new_instance(
-    workflow: Workflow[Any, Any], instance_id: str, value: object, start_at: float | None
+    workflow: Workflow[Any, Any],
+    instance_id: str,
+    value: object,
+    start_at: float | None,
+    codec: AtRest | None,
 ) -> NewInstance:
     """The row to store.
 
@@ -51,7 +56,7 @@ def new_instance(
         EncodeError: The input cannot be stored.
     """
     try:
-        sealed = encode_payload(value)
+        sealed = to_rest(codec, value, instance_id, "input")
     except EncodeError as failure:
         raise EncodeError(
             f"nothing was stored for instance {instance_id!r} of workflow "
@@ -68,6 +73,7 @@ async def submit_in_transaction(
     value: object,
     start_at: float | None,
     policy: str,
+    codec: AtRest | None,
 ) -> InstanceRow | None:
     """Create an instance in the transaction that the caller's connection is in, as `submit` does.
 
@@ -82,7 +88,7 @@ async def submit_in_transaction(
     there = in_transaction_of(backend)
     foreign = recognise(connection)
     try:
-        new = new_instance(workflow, instance_id, value, start_at)
+        new = new_instance(workflow, instance_id, value, start_at, codec)
     except EncodeError:
         # A conflict comes before the encoding. To find that out only now saves a statement in every
         # transaction whose input can be encoded.

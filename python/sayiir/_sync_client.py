@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ._status import Status, WorkflowStatus
     from ._workflow import Workflow
     from .backends import Backend
+    from .codecs import Codec, PayloadCodec
 
 __all__ = ["SyncWorkflowClient", "SyncWorkflowHandle"]
 
@@ -152,14 +153,20 @@ class SyncWorkflowClient:
         self._serve(WorkflowClient(backend, conflict_policy), None)
 
     @classmethod
-    def from_url(cls, url: str | None = None, conflict_policy: ConflictPolicyLike = "fail") -> Self:
+    def from_url(
+        cls,
+        url: str | None = None,
+        conflict_policy: ConflictPolicyLike = "fail",
+        *,
+        codec: Codec | PayloadCodec | None = None,
+    ) -> Self:
         """A client with a backend of its own. See `WorkflowClient.from_url`.
 
         >>> SyncWorkflowClient.from_url("memory://").backend
         <InMemoryBackend with 0 instances>
         """
         client = cls.__new__(cls)
-        client._serve(WorkflowClient.from_url(url, conflict_policy), None)
+        client._serve(WorkflowClient.from_url(url, conflict_policy, codec=codec), None)
         return client
 
     def with_conflict_policy(self, conflict_policy: ConflictPolicyLike) -> Self:

@@ -11,10 +11,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._duration import Duration, parse_duration
 from .backends import Backend, InMemoryBackend, PostgresBackend, SqliteBackend
+
+if TYPE_CHECKING:
+    from .codecs import Codec, PayloadCodec
 
 __all__ = ["DEFAULT_URL", "URL_VARIABLE", "Address", "address_of", "connect"]
 
@@ -48,7 +51,7 @@ class Address:
     """Arguments of the backend."""
 
 
-def connect(url: str | None = None) -> Backend:
+def connect(url: str | None = None, *, codec: Codec | PayloadCodec | None = None) -> Backend:
     """Open the backend that a URL names; it is the caller's to close.
 
     Args:
@@ -64,9 +67,10 @@ def connect(url: str | None = None) -> Backend:
             is connected to with the first call. Without a URL the environment variable
             `SAYIIR_DATABASE_URL` says it, and where that is not set either, or empty, it is
             `sqlite:///sayiir.db`.
+        codec: How payloads are stored; see `sayiir.codecs`.
 
     Raises:
-        TypeError: The URL is not text.
+        TypeError: The URL is not text, or `codec` is no codec.
         ValueError: It is malformed, has an unknown option, or is of a scheme that this version
             does not have.
         BackendUnavailableError: The file cannot be opened or made.
@@ -81,10 +85,10 @@ def connect(url: str | None = None) -> Backend:
     """
     address = address_of(url)
     if address.scheme == "memory":
-        return InMemoryBackend()
+        return InMemoryBackend(codec=codec)
     if address.scheme == "postgresql":
-        return PostgresBackend(address.path, **address.options)
-    return SqliteBackend(address.path, **address.options)
+        return PostgresBackend(address.path, codec=codec, **address.options)
+    return SqliteBackend(address.path, codec=codec, **address.options)
 
 
 def address_of(url: object = None) -> Address:

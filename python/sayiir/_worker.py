@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
+from ._codec import at_rest_of
 from ._core import Claim, Claimant, Run
 from ._duration import Duration, parse_duration
 from ._errors import SnapshotFormatError
@@ -159,7 +160,10 @@ class Worker:
         self.metrics = metrics
         """Where it counts what it does, if anywhere."""
         self._tracing = tracing
-        self._native = backend if isinstance(backend, InMemoryBackend) else None
+        # With a codec checkpoints have to leave Rust's memory, to be turned into what is stored.
+        self._native = (
+            backend if isinstance(backend, InMemoryBackend) and backend.codec is None else None
+        )
         self._engine: _Engine | None = None
         self._thread: threading.Thread | None = None
         self._thread_loop: asyncio.AbstractEventLoop | None = None
@@ -745,7 +749,11 @@ def _about(run: Run) -> dict[str, object]:
 
 
 async def take_up(backend: Backend, claimant: Claimant, claim: Claim) -> Run | None:
-    """Make a run of a claim, with the outputs that it needs; `None` for one that is damaged."""
+    """Make a run of a claim, with the outputs that it needs; `None` for one that is damaged.
+
+    Raises:
+        DecodeError: What is stored of it needs another codec, such as a key that is not given.
+    """
     if claim.damage is not None:
         _log.error(
             "instance %r is set aside: %s",
@@ -755,15 +763,16 @@ async def take_up(backend: Backend, claimant: Claimant, claim: Claim) -> Run | N
         )
         await backend.commit((claim.set_aside(claim.damage),))
         return None
+    codec = at_rest_of(backend)
     if claim.complete:
         if isinstance(backend, StorageBackend):
             port = backend.landing(asyncio.get_running_loop()).port
-            return Run.carried(claimant, claim, backend.now(), backend.store, port)
-        return Run.carried(claimant, claim, backend.now())
+            return Run.carried(claimant, claim, backend.now(), backend.store, port, codec)
+        return Run.carried(claimant, claim, backend.now(), codec=codec)
     seqs = claim.referenced()
     rows = await backend.rows(claim.instance_id, seqs) if seqs else ()
     payload = await backend.input(claim.instance_id)
-    return Run(claimant, claim, list(rows), payload, backend.now())
+    return Run(claimant, claim, list(rows), payload, backend.now(), codec)
 
 
 def _workflows(

@@ -5,10 +5,12 @@ A case is never changed or removed, for its file is out in the world; a new one 
 """
 
 import struct
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -16,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from sayiir import EventTimeout, LoopResult, MapError, Workflow
 from sayiir._core import Program, encode_payload
+from sayiir.codecs import Codec, KeyRing, PickleWarning, Place
 
 from . import layout
 from .flows import FLOWS, ITEMS
@@ -279,6 +282,133 @@ CELLS: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 
 
+KEY_ID, KEY = "k-2026", bytes(range(32))
+PLACE = ("order-1", "step", "charge")
+"""What the encrypted ones are bound to."""
+
+
+class Backwards:
+    """A codec of somebody's own."""
+
+    id = 7
+
+    def encode(self, payload: bytes, place: Place) -> bytes:
+        return payload[::-1]
+
+    def decode(self, payload: bytes, place: Place) -> bytes:
+        return payload[::-1]
+
+
+def reader() -> Codec:
+    """What reads all that is done to payloads at rest."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PickleWarning)
+        return Codec(keys=KeyRing({KEY_ID: KEY}), pickle="read", own=Backwards())
+
+
+def rested(codec: int, flags: int, body: bytes) -> bytes:
+    return layout.sealed(layout.VALUE, codec, body, flags=flags)
+
+
+EVERY_TAG = (
+    '{"$dict":[[null,[true,-1,18446744073709551615,1.5,-0.0,1e300,"\\u0000\\n\\"\\\\é"]],'
+    '[{"$tuple":[1]},{"$set":[2]}],[{"$frozenset":["a"]},{"$bytes":"AP8="}],'
+    '["int",[{"$int":"0x10000000000000000"},{"$int":"-0x8000000000000001"}]],'
+    '["float",[{"$float":"nan"},{"$float":"inf"},{"$float":"-inf"},'
+    '{"$float":"0x7ff80000000000ff"}]],'
+    '["when",[{"$date":"2024-02-29"},{"$time":"02:30:00.000250[fold=1]"},'
+    '{"$datetime":"2024-10-27T02:30:00[fold=1][Europe/Berlin]"},'
+    '{"$datetime":"2024-01-02T00:00:00+02:00[name=CEST]"},'
+    '{"$time":"01:00:00-03:30:00.000001"},{"$timedelta":[-1,86399,5]}]],'
+    '["rest",[{"$decimal":"1.20"},{"$uuid":"00000000-0000-0000-0000-000000000007"},'
+    '{"$loop":[true,1]},{"$event_timeout":["go"]},{"$map_error":[17,"E","m","p"]}]],'
+    '["$own",{"a":{}}]]}'
+)
+EVERY_VALUE = {
+    None: [True, -1, 2**64 - 1, 1.5, -0.0, 1e300, '\0\n"\\é'],
+    (1,): {2},
+    frozenset("a"): b"\0\xff",
+    "int": [2**64, -(2**63) - 1],
+    "float": [*map(float, ("nan", "inf", "-inf")), NAN_WITH_A_PAYLOAD],
+    "when": [
+        date(2024, 2, 29),
+        time(2, 30, 0, 250, fold=1),
+        datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=BERLIN),
+        datetime(2024, 1, 2, tzinfo=CEST),
+        time(1, tzinfo=ODD_OFFSET),
+        timedelta(-1, 86_399, 5),
+    ],
+    "rest": [
+        Decimal("1.20"),
+        UUID(int=7),
+        LoopResult.done(1),
+        EventTimeout("go"),
+        MapError(17, "E", "m", "p"),
+    ],
+    "$own": {"a": {}},
+}
+ORDER_TEXT = (
+    '{"order":7,"items":[{"$tuple":["pen",{"$decimal":"1.20"},3]}],'
+    '"at":{"$datetime":"2024-01-02T00:00:00+00:00"},"tags":{"$set":["new"]}}'
+)
+# How small a frame gets, which nonce is drawn and what a pickle says is not settled by the format.
+FRAME = "28b52ffd602f005d000020da012c780100282a2002"
+PICKLE = (
+    "80059522000000000000008c096672616374696f6e73948c084672616374696f6e9493944b014b03869452942e"
+)
+NONCE, TEXT = "d6f2f8157ab70d3b668ee6f5", "a98f428bea6630171f998ea815680922eb09601fd099"
+NONCE_OF_ALL = "b6d48c3fc1aff0badb9972b0"
+TEXT_OF_ALL = (
+    "36da75ca9f97cccc1430d265ddb819c622879e0564c459d61293071d111898e079bd4692272aa6c7478e6d8bce"
+    "36988a3dd7e85b1158f3"
+)
+
+RESTED: dict[str, tuple[str, Any, int, int, bytes]] = {
+    "json": ("a value as JSON", VALUES["nested"][1], layout.JSON, 0, ORDER_TEXT.encode()),
+    "json-tags": ("everything that JSON lacks", EVERY_VALUE, layout.JSON, 0, EVERY_TAG.encode()),
+    "pickle": (
+        "a list with a pickle in it",
+        [Fraction(1, 3)],
+        layout.PICKLED,
+        0,
+        b"\x91\xc7\x2d\x13" + bytes.fromhex(PICKLE),
+    ),
+    "zstd": (
+        "a compressed text",
+        "x" * 300,
+        layout.MSGPACK,
+        layout.COMPRESSED,
+        layout.compressed(303, bytes.fromhex(FRAME)),
+    ),
+    "aes": (
+        f"the output of step {PLACE[2]!r} of instance {PLACE[0]!r}, encrypted",
+        [1, "two"],
+        layout.MSGPACK,
+        layout.ENCRYPTED,
+        layout.encrypted(KEY_ID, KEY, bytes.fromhex(NONCE), bytes.fromhex(TEXT)),
+    ),
+    "all": (
+        "the same place, as JSON, compressed and encrypted",
+        ["x" * 300, (1,)],
+        layout.JSON,
+        layout.COMPRESSED | layout.ENCRYPTED,
+        layout.encrypted(KEY_ID, KEY, bytes.fromhex(NONCE_OF_ALL), bytes.fromhex(TEXT_OF_ALL)),
+    ),
+    "own": (
+        "what a codec of somebody's own made of a payload: its bytes backwards",
+        1,
+        layout.MSGPACK,
+        layout.OWN,
+        b"\x07" + ONE[::-1],
+    ),
+}
+
+
+def at_rest() -> Iterator[Case]:
+    for name, (holds, means, codec, flags, body) in RESTED.items():
+        yield Case(f"rest-{name}", holds, partial(rested, codec, flags, body), means)
+
+
 def cells() -> Iterator[Case]:
     for name, (holds, parts) in CELLS.items():
         yield Case(f"cell-{name}", f"a position: {holds}", partial(layout.cell, *parts))
@@ -310,6 +440,6 @@ def items() -> Iterator[Case]:
 
 CASES = {
     case.name: case
-    for group in (values, composites, errors, cells, definitions, items)
+    for group in (values, composites, errors, at_rest, cells, definitions, items)
     for case in group()
 }

@@ -17,7 +17,8 @@ MAGIC = b"SYRS"
 VERSION = 1
 VALUE, NAMED, LIST, BRANCH, ERROR, CELL, DEFINITION = range(1, 8)
 ITEMS = 9
-NO_CODEC, MSGPACK = 0, 1
+NO_CODEC, MSGPACK, JSON, PICKLED = range(4)
+COMPRESSED, ENCRYPTED, OWN = 1, 2, 4
 
 NODE_KINDS = {
     "task": 1,
@@ -37,9 +38,9 @@ INPUT = b"\x00"
 READY, AWAITING, DONE = b"\x00", b"\x03", b"\x06"
 
 
-def sealed(kind: int, codec: int, body: bytes, version: int = VERSION) -> bytes:
+def sealed(kind: int, codec: int, body: bytes, version: int = VERSION, *, flags: int = 0) -> bytes:
     """The body behind its header of twelve bytes."""
-    about = bytes([version, kind, codec, 0])
+    about = bytes([version, kind, codec, flags])
     return MAGIC + about + struct.pack("<I", zlib.crc32(about + body)) + body
 
 
@@ -103,6 +104,18 @@ def error(
     body = b"".join(map(text, (error_type, message, traceback, task, path)))
     pairs = [text(kind) + text(words) for kind, words in causes]
     return sealed(ERROR, NO_CODEC, body + bytes([retryable]) + counted(pairs))
+
+
+# What is done to a body before it is stored.
+
+
+def compressed(length: int, frame: bytes) -> bytes:
+    return uint(length) + frame
+
+
+def encrypted(key_id: str, key: bytes, nonce: bytes, text_and_tag: bytes) -> bytes:
+    check = hashlib.sha256(b"sayiir key check" + key).digest()[:4]
+    return text(key_id) + check + nonce + text_and_tag
 
 
 # Positions: the references to values, the phases, and the cell that has them.

@@ -32,6 +32,8 @@ def entry(case: Case, data: bytes) -> dict[str, Any]:
         "codec": data[6],
         "sha256": hashlib.sha256(data).hexdigest(),
     }
+    if data[7]:
+        about["flags"] = data[7]
     if case.workflow is not None:
         about["definition_hash"] = case.workflow.definition_hash
     return about

@@ -31,6 +31,7 @@ from ._view import page_number
 
 if TYPE_CHECKING:
     from sayiir._core import Claim, Claimant, Commit, Program, StepRow, Storage
+    from sayiir.codecs import Codec
 
 __all__ = ["StorageBackend"]
 
@@ -45,11 +46,17 @@ class StorageBackend:
         store: Where the calls go.
         clock: Gives the time in seconds since 1970; `_clock.now` stands for the storage's own time,
             which is read as late as can be.
+        codec: What clients and workers do to the payloads that they store here.
     """
 
-    __slots__ = ("__weakref__", "_clock", "_landings", "_last", "_lock", "_now", "hub", "store")
+    __slots__ = (
+        "__weakref__", "_clock", "_landings", "_last", "_lock", "_now", "codec", "hub", "store"
+    )  # fmt: skip
 
-    def __init__(self, store: Storage, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Storage, clock: Callable[[], float], codec: Codec | None = None
+    ) -> None:
+        self.codec = codec
         self._clock = clock
         self._now: Callable[[], float | None] = _no_time if clock is _clock.now else clock
         self.store = store

@@ -7,15 +7,28 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from sayiir._codec import ErrorText, decode_payload, read_error
+from sayiir._codec import ErrorText, from_rest, read_error
 from sayiir._errors import CodecError
 from sayiir._status import Status, WorkflowStatus
 
 from ._rows import InstanceRow
 
-__all__ = ["error_of", "holder_name", "moment", "page_number", "status_of", "worker_name"]
+if TYPE_CHECKING:
+    from sayiir._core import AtRest
+    from sayiir.codecs import Codec, PayloadCodec
+
+__all__ = [
+    "codec_argument",
+    "error_of",
+    "holder_name",
+    "moment",
+    "page_number",
+    "status_of",
+    "worker_name",
+]
 
 INCARNATION = "~"
 
@@ -35,7 +48,7 @@ def moment(seconds: float | None) -> datetime | None:
         return datetime.max.replace(tzinfo=UTC)
 
 
-def status_of(row: InstanceRow) -> WorkflowStatus[Any]:
+def status_of(row: InstanceRow, codec: AtRest | None = None) -> WorkflowStatus[Any]:
     """The status a row stands for; never raises because of what is stored in it."""
     status = Status(row.status)
     error = error_of(row.error)
@@ -56,7 +69,7 @@ def status_of(row: InstanceRow) -> WorkflowStatus[Any]:
         created_at=moment(row.created_at),
         updated_at=moment(row.updated_at),
         output_bytes=row.output,
-        decode=decode_payload,
+        decode=partial(from_rest, codec, instance_id=row.instance_id, role="output"),
     )
 
 
@@ -79,6 +92,21 @@ def worker_name(holder: str) -> str:
     ('w1', 'w1')
     """
     return holder.rpartition(INCARNATION)[0] or holder
+
+
+def codec_argument(value: Codec | PayloadCodec | None) -> Codec | None:
+    """A backend's argument `codec`; what it takes to check one is loaded only for one.
+
+    Raises:
+        TypeError: It is no codec.
+
+    >>> codec_argument(None)
+    """
+    if value is None:
+        return None
+    from sayiir.codecs import checked_codec
+
+    return checked_codec(value)
 
 
 def error_of(record: bytes | None) -> ErrorText | None:

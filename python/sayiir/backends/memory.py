@@ -16,10 +16,11 @@ from sayiir._duration import Duration, parse_duration
 
 from ._hub import Hub, Listener
 from ._rows import Backlog, Event, HistoryRow, InstanceRow, NewInstance, News, Page, Reply
-from ._view import page_number
+from ._view import codec_argument, page_number
 
 if TYPE_CHECKING:
     from sayiir._core import Claim, Claimant, Commit, Program, StepRow
+    from sayiir.codecs import Codec, PayloadCodec
 
 __all__ = ["InMemoryBackend"]
 
@@ -33,9 +34,12 @@ class InMemoryBackend:
     Args:
         keep_completed: How long ended instances are kept, as a duration; `None`: until deleted.
         keep_events: How long events wait for an instance that does not exist yet.
+        codec: How payloads are stored, a `sayiir.codecs.Codec`, so that a program's tests do what
+            its deployment does; `None`: as plain MessagePack, by a shorter way.
         clock: Gives the time in seconds since 1970; the machine's, unless a test brings its own.
 
     Raises:
+        TypeError: `codec` is no codec.
         ValueError: A duration is malformed, negative or absurdly long.
 
     >>> import asyncio
@@ -50,13 +54,14 @@ class InMemoryBackend:
     42
     """
 
-    __slots__ = ("__weakref__", "clock", "hub", "store")
+    __slots__ = ("__weakref__", "clock", "codec", "hub", "store")
 
     def __init__(
         self,
         *,
         keep_completed: Duration | None = None,
         keep_events: Duration = "7d",
+        codec: Codec | PayloadCodec | None = None,
         clock: Callable[[], float] = _clock.now,
     ) -> None:
         self.store = MemoryStore(
@@ -66,6 +71,7 @@ class InMemoryBackend:
             keep_events=parse_duration(keep_events, name="keep_events", allow_zero=True),
         )
         self.hub = Hub()
+        self.codec = codec_argument(codec)
         self.clock = clock
 
     def __repr__(self) -> str:

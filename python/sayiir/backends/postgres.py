@@ -18,9 +18,11 @@ from sayiir._duration import Duration, parse_duration
 
 from . import _caller
 from ._storage import StorageBackend
+from ._view import codec_argument
 
 if TYPE_CHECKING:
     from sayiir._core import Program
+    from sayiir.codecs import Codec, PayloadCodec
 
     from ._rows import InstanceRow, NewInstance
 
@@ -55,6 +57,7 @@ class PostgresBackend(StorageBackend):
             Without it they find out by polling; for connections that are pooled per transaction.
         migrate: Whether the schema is made, or brought to this version, with the first
             connection.
+        codec: How payloads are stored, a `sayiir.codecs.Codec`; `None`: as plain MessagePack.
         clock: Gives the time in seconds since 1970; the database's, unless a test brings its own.
 
     Raises:
@@ -85,6 +88,7 @@ class PostgresBackend(StorageBackend):
         keep_events: Duration = "7d",
         notify: bool = True,
         migrate: bool = True,
+        codec: Codec | PayloadCodec | None = None,
         clock: Callable[[], float] = _clock.now,
     ) -> None:
         if not isinstance(url, str):
@@ -109,6 +113,7 @@ class PostgresBackend(StorageBackend):
         self._schema = schema
         self._notify = notify
         self._keep_events = parse_duration(keep_events, name="keep_events", allow_zero=True)
+        checked = codec_argument(codec)
         store = Storage.postgres(
             url,
             schema=schema,
@@ -128,7 +133,7 @@ class PostgresBackend(StorageBackend):
             migrate=migrate,
             own_clock=clock is _clock.now,
         )
-        super().__init__(store, clock)
+        super().__init__(store, clock, checked)
 
     @property
     def schema(self) -> str:

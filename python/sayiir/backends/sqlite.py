@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sayiir import _clock
 from sayiir._core import Storage
 from sayiir._duration import Duration, parse_duration
 
 from ._storage import StorageBackend
+from ._view import codec_argument
+
+if TYPE_CHECKING:
+    from sayiir.codecs import Codec, PayloadCodec
 
 __all__ = ["SqliteBackend"]
 
@@ -37,10 +41,11 @@ class SqliteBackend(StorageBackend):
         keep_completed: How long ended instances are kept, as a duration; `None`: until deleted.
         keep_events: How long events wait for an instance that does not exist yet.
         timeout: How long to wait for a lock that another process holds.
+        codec: How payloads are stored, a `sayiir.codecs.Codec`; `None`: as plain MessagePack.
         clock: Gives the time in seconds since 1970; the machine's, unless a test brings its own.
 
     Raises:
-        TypeError: `path` is no path.
+        TypeError: `path` is no path, or `codec` no codec.
         ValueError: The path is empty, `synchronous` is another word, or a duration is malformed,
             negative or absurdly long.
         BackendUnavailableError: The folder is missing, the file cannot be read or written, the disk
@@ -73,6 +78,7 @@ class SqliteBackend(StorageBackend):
         keep_completed: Duration | None = None,
         keep_events: Duration = "7d",
         timeout: Duration = "30s",
+        codec: Codec | PayloadCodec | None = None,
         clock: Callable[[], float] = _clock.now,
     ) -> None:
         self._path = _checked_path(path)
@@ -80,6 +86,7 @@ class SqliteBackend(StorageBackend):
             raise TypeError(f"synchronous must be a str, got {type(synchronous).__name__}")
         if synchronous not in ("full", "normal"):
             raise ValueError(f"synchronous must be 'full' or 'normal', got {synchronous[:20]!r}")
+        checked = codec_argument(codec)
         store = Storage.sqlite(
             self._path,
             synchronous=synchronous,
@@ -90,7 +97,7 @@ class SqliteBackend(StorageBackend):
             timeout=parse_duration(timeout, name="timeout", allow_zero=True),
             own_clock=clock is _clock.now,
         )
-        super().__init__(store, clock)
+        super().__init__(store, clock, checked)
 
     @property
     def path(self) -> str:

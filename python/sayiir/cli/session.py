@@ -17,6 +17,7 @@ import click
 from sayiir import PostgresBackend, SayiirError, WorkflowClient
 from sayiir._url import address_of, connect
 from sayiir.backends import Backend
+from sayiir.cli.target import named_codec
 from sayiir.cli.terminal import note, say_json
 
 __all__ = ["Refused", "ask", "json_option", "opened", "place", "reporting", "url_option"]
@@ -117,6 +118,7 @@ def opened(url: str | None, *, make: bool) -> Backend:
 
     Raises:
         Refused: There is no such file. A schema is missed by the first call.
+        click.UsageError: `SAYIIR_CODEC` names no codec.
         ValueError, SayiirError: As `sayiir.connect`.
     """
     address = address_of(url)
@@ -126,9 +128,10 @@ def opened(url: str | None, *, make: bool) -> Backend:
             "one: name it with --url or SAYIIR_DATABASE_URL",
             "BackendUnavailableError",
         )
+    codec = named_codec()
     if address.scheme == "postgresql" and not make:
-        return PostgresBackend(address.path, **{**address.options, "migrate": False})
-    return connect(url)
+        return PostgresBackend(address.path, codec=codec, **{**address.options, "migrate": False})
+    return connect(url) if codec is None else connect(url, codec=codec)
 
 
 def ask(url: str | None, as_json: bool, question: Callable[[WorkflowClient], Awaitable[T]]) -> T:

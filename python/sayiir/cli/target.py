@@ -1,9 +1,11 @@
-"""`module:attribute`: the workflows a user names on his own command line.
+"""`module:attribute`: what a user names on his own command line: workflows, and a codec.
 
 Promises that a wrong name is answered with one sentence that says which part of it is wrong, and
 exit code 2. The module is found as `python` would find it in the current directory. Nothing that
 was stored is ever imported.
 """
+
+from __future__ import annotations
 
 import os
 import sys
@@ -13,16 +15,21 @@ from importlib import import_module
 from inspect import iscoroutine
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sayiir import Flow, Workflow
 from sayiir.cli.terminal import safe
 
-__all__ = ["named_workflow", "named_workflows"]
+if TYPE_CHECKING:
+    from sayiir.codecs import Codec
 
-_FORM = "write module:attribute, such as shop.orders:workflow"
+__all__ = ["CODEC_VARIABLE", "named_codec", "named_workflow", "named_workflows"]
+
+CODEC_VARIABLE = "SAYIIR_CODEC"
+"""The environment variable that names the codec of the backends that commands open."""
+
 _FLEET_FORM = "a workflow, a list of them, or a function without arguments that returns either"
 
 
@@ -59,8 +66,25 @@ def named_workflow(target: str) -> Workflow[Any, Any]:
     return workflows[0]
 
 
+def named_codec() -> Codec | None:
+    """The codec that the environment names; `None` when it names none.
+
+    Raises:
+        click.UsageError: It cannot be had, or is something else.
+    """
+    target = os.environ.get(CODEC_VARIABLE, "")
+    if not target:
+        return None
+    from sayiir.codecs import checked_codec
+
+    try:
+        return checked_codec(_attribute(target, "a codec", "shop.settings:codec"))
+    except TypeError as mistake:
+        raise click.UsageError(safe(f"{target!r}, named in {CODEC_VARIABLE}: {mistake}")) from None
+
+
 def _workflows_of(target: str) -> list[Workflow[Any, Any]]:
-    named = _attribute(target)
+    named = _attribute(target, "a workflow", "shop.orders:workflow")
     made = named
     if callable(named) and not isinstance(named, Iterable):
         made = _called(target, named)
@@ -80,11 +104,12 @@ def _workflows_of(target: str) -> list[Workflow[Any, Any]]:
     return listed
 
 
-def _attribute(target: str) -> Any:
+def _attribute(target: str, what: str, example: str) -> Any:
     module_name, colon, path = target.partition(":")
     names = path.split(".")
     if not colon or not all(part.isidentifier() for part in [*module_name.split("."), *names]):
-        raise click.UsageError(safe(f"{target!r} is no name of a workflow; {_FORM}"))
+        form = f"write module:attribute, such as {example}"
+        raise click.UsageError(safe(f"{target!r} is no name of {what}; {form}"))
     module = _module(module_name)
     found: Any = module
     for name in names:

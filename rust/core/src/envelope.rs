@@ -53,6 +53,29 @@ pub mod codec {
     pub const NONE: u8 = 0;
     /// MessagePack with the extension types of [`super::ext`].
     pub const MSGPACK: u8 = 1;
+    /// The same as JSON text. Only at rest: whoever takes bytes in from a store turns them around.
+    pub const JSON: u8 = 2;
+    /// MessagePack in which some values are pickles.
+    pub const PICKLED: u8 = 3;
+    /// No value, but the sentence that says why one could not be read when it was taken in.
+    pub const UNREADABLE: u8 = 255;
+
+    /// Whether the body is MessagePack.
+    #[must_use]
+    pub fn is_msgpack(codec: u8) -> bool {
+        matches!(codec, MSGPACK | PICKLED)
+    }
+}
+
+/// Flags: what was done to a body before it went to a store. Frozen for ever. Everything here but
+/// [`open_stored`] refuses bytes that have any.
+pub mod flag {
+    /// The body is compressed.
+    pub const COMPRESSED: u8 = 1;
+    /// The body is encrypted.
+    pub const ENCRYPTED: u8 = 2;
+    /// The body is whatever a step of the user's own made of a whole payload.
+    pub const OWN: u8 = 4;
 }
 
 /// MessagePack extension codes that both the interpreter and the value codec use. Frozen for ever.
@@ -72,9 +95,14 @@ pub const MAX_CAUSES: usize = 64;
 
 /// Appends a header with an open checksum; returns where it begins, for [`seal`].
 pub fn begin(out: &mut Vec<u8>, kind: u8, codec: u8) -> usize {
+    begin_flagged(out, kind, codec, 0)
+}
+
+/// The same for a body to which something was done, see [`flag`].
+pub fn begin_flagged(out: &mut Vec<u8>, kind: u8, codec: u8, flags: u8) -> usize {
     let start = out.len();
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[VERSION, kind, codec, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(&[VERSION, kind, codec, flags, 0, 0, 0, 0]);
     start
 }
 
@@ -117,6 +145,25 @@ pub struct View<'a> {
 /// # Errors
 /// [`Error::Format`] saying which of them is wrong; [`Error::Newer`] for what a newer version wrote.
 pub fn open(bytes: &[u8]) -> Result<View<'_>> {
+    let (view, flags) = open_stored(bytes)?;
+    if flags != 0 {
+        return Err(unknown_flags(flags));
+    }
+    Ok(view)
+}
+
+fn unknown_flags(flags: u8) -> Error {
+    Error::Newer(format!(
+        "the flags {flags:#04x} are unknown to this program here; update sayiir"
+    ))
+}
+
+/// The same for bytes to which something was done before they went to a store: with the flags that
+/// say what.
+///
+/// # Errors
+/// As [`open`]; [`Error::Newer`] also for flags that are none of [`flag`].
+pub fn open_stored(bytes: &[u8]) -> Result<(View<'_>, u8)> {
     if bytes.len() < HEADER || bytes[..4] != MAGIC {
         return Err(Error::format(
             "these bytes are not sayiir's: the mark SYRS is missing",
@@ -141,13 +188,11 @@ pub fn open(bytes: &[u8]) -> Result<View<'_>> {
             bytes[4]
         )));
     }
-    if bytes[7] != 0 {
-        return Err(Error::Newer(format!(
-            "the flags {:#04x} are unknown to this program; update sayiir",
-            bytes[7]
-        )));
+    let flags = bytes[7];
+    if flags & !(flag::COMPRESSED | flag::ENCRYPTED | flag::OWN) != 0 {
+        return Err(unknown_flags(flags));
     }
-    open_own(bytes)
+    Ok((open_own(bytes)?, flags))
 }
 
 /// Opens bytes that never left this process's memory, without the checksum.
@@ -443,6 +488,15 @@ pub fn map_error(index: u32, record: &ErrorRecord, path: &str) -> Bytes {
 
 // Peeks.
 
+/// Opens what a question is asked about; that it could not be read is the answer to any.
+fn peek(payload: &[u8]) -> Result<View<'_>> {
+    let view = open(payload)?;
+    if view.kind == kind::VALUE && view.codec == codec::UNREADABLE {
+        return Err(Error::format(String::from_utf8_lossy(view.body)));
+    }
+    Ok(view)
+}
+
 /// Length of the MessagePack value at `at`; iterative, bounded by the input.
 fn skip(bytes: &[u8], at: usize) -> Result<usize> {
     let mut at = at;
@@ -550,7 +604,7 @@ pub struct Items {
 impl Items {
     /// Finds the items of a list or tuple value, or of a map's output; `None` for anything else.
     pub fn of(source: &Bytes) -> Result<Option<Self>> {
-        let view = open(source)?;
+        let view = peek(source)?;
         if view.kind == kind::LIST {
             let mut reader = Reader::new(view.body);
             let count = reader.count_of(1 + HEADER)?;
@@ -567,7 +621,7 @@ impl Items {
                 bare: None,
             }));
         }
-        if view.kind != kind::VALUE || view.codec != codec::MSGPACK {
+        if view.kind != kind::VALUE || !codec::is_msgpack(view.codec) {
             return Ok(None);
         }
         let inner = match as_ext(view.body) {
@@ -628,8 +682,8 @@ fn position(at: usize) -> Result<u32> {
 
 /// If the payload is a `LoopResult`: whether it is done, and the payload of its value.
 pub fn loop_result(payload: &[u8]) -> Result<Option<(bool, Bytes)>> {
-    let view = open(payload)?;
-    if view.kind != kind::VALUE || view.codec != codec::MSGPACK {
+    let view = peek(payload)?;
+    if view.kind != kind::VALUE || !codec::is_msgpack(view.codec) {
         return Ok(None);
     }
     let Some((ext::LOOP_RESULT, inner)) = as_ext(view.body) else {
@@ -644,8 +698,8 @@ pub fn loop_result(payload: &[u8]) -> Result<Option<(bool, Bytes)>> {
 
 /// If the payload is a text: that text.
 pub fn as_text(payload: &[u8]) -> Result<Option<&str>> {
-    let view = open(payload)?;
-    if view.kind != kind::VALUE || view.codec != codec::MSGPACK {
+    let view = peek(payload)?;
+    if view.kind != kind::VALUE || !codec::is_msgpack(view.codec) {
         return Ok(None);
     }
     let body = view.body;
@@ -670,7 +724,7 @@ pub fn describe(payload: &[u8]) -> &'static str {
     match open(payload) {
         Ok(View {
             kind: kind::VALUE,
-            codec: codec::MSGPACK,
+            codec: codec::MSGPACK | codec::PICKLED,
             body,
         }) => match body.first() {
             Some(0xc0) => "None",

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod at_rest;
 mod definition;
 mod error;
 mod payload;
@@ -22,6 +23,8 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<definition::Program>()?;
+    m.add_class::<at_rest::AtRest>()?;
+    m.add_function(wrap_pyfunction!(at_rest::decode_stored, m)?)?;
     m.add_class::<record::Claim>()?;
     m.add_class::<record::Claimant>()?;
     m.add_class::<record::Batch>()?;

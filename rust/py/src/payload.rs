@@ -17,12 +17,15 @@ thread_local! {
 /// Buffers above this are not kept.
 const KEEP_SCRATCH: usize = 1 << 20;
 
-/// A value as a sealed payload.
-pub fn seal(obj: &Bound<'_, PyAny>) -> Result<Bytes, EncodeFailure> {
+/// A value as a sealed payload; with pickles of what cannot be carried, if that is asked for.
+pub fn seal(obj: &Bound<'_, PyAny>, pickles: bool) -> Result<Bytes, EncodeFailure> {
     let mut scratch = SCRATCH.take();
     scratch.clear();
     let start = envelope::begin(&mut scratch, kind::VALUE, codec::MSGPACK);
-    let result = value::encode(obj, &mut scratch).map(|()| {
+    let result = value::encode_with(obj, &mut scratch, pickles).map(|pickled| {
+        if pickled {
+            scratch[start + 6] = codec::PICKLED;
+        }
         envelope::seal(&mut scratch, start);
         Bytes::from(&scratch[..])
     });
@@ -32,20 +35,34 @@ pub fn seal(obj: &Bound<'_, PyAny>) -> Result<Bytes, EncodeFailure> {
     result
 }
 
-/// The value of a sealed payload or composite.
-pub fn open<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    read(py, bytes, envelope::open, 0)
+/// The value of a sealed payload or composite; pickles in it are read only if that is asked for.
+pub fn open<'py>(py: Python<'py>, bytes: &[u8], pickles: bool) -> PyResult<Bound<'py, PyAny>> {
+    let opener = Opener {
+        open: envelope::open,
+        pickles,
+    };
+    read(py, bytes, &opener, 0)
 }
 
 /// The same for bytes that never left this process's memory: without the checksum.
 pub fn open_own<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    read(py, bytes, envelope::open_own, 0)
+    let opener = Opener {
+        open: envelope::open_own,
+        pickles: false,
+    };
+    read(py, bytes, &opener, 0)
+}
+
+/// How the parts of a payload are opened.
+struct Opener {
+    open: fn(&[u8]) -> sayiir_core::Result<View<'_>>,
+    pickles: bool,
 }
 
 fn read<'py>(
     py: Python<'py>,
     bytes: &[u8],
-    opener: fn(&[u8]) -> sayiir_core::Result<View<'_>>,
+    opener: &Opener,
     depth: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
     if depth > value::MAX_DEPTH {
@@ -55,11 +72,18 @@ fn read<'py>(
         ));
     }
     let damaged = |e: sayiir_core::Error| error::decode_text(py, e.to_string());
-    let view = opener(bytes).map_err(damaged)?;
+    let view = (opener.open)(bytes).map_err(damaged)?;
     match (view.kind, view.codec) {
         (kind::VALUE, codec::MSGPACK) => {
             value::decode(py, view.body).map_err(|f| error::decode(py, &f))
         }
+        (kind::VALUE, codec::PICKLED) => {
+            value::decode_with(py, view.body, opener.pickles).map_err(|f| error::decode(py, &f))
+        }
+        (kind::VALUE, codec::UNREADABLE) => Err(error::decode_text(
+            py,
+            String::from_utf8_lossy(view.body).into_owned(),
+        )),
         (kind::NAMED, _) => {
             let dict = PyDict::new(py);
             for (name, payload) in envelope::named_items(view.body).map_err(damaged)? {
@@ -110,23 +134,27 @@ pub fn decode_value<'py>(
     value::decode(py, data.as_bytes()).map_err(|f| error::decode(py, &f))
 }
 
-/// A value in its envelope.
+/// A value in its envelope; with pickles of what cannot be carried, if that is asked for.
 #[pyfunction]
+#[pyo3(signature = (value, *, pickles=false))]
 pub fn encode_payload<'py>(
     py: Python<'py>,
     value: &Bound<'py, PyAny>,
+    pickles: bool,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let sealed = seal(value).map_err(|f| error::encode(py, &f))?;
+    let sealed = seal(value, pickles).map_err(|f| error::encode(py, &f))?;
     Ok(PyBytes::new(py, &sealed))
 }
 
 /// The other way round; composites become dicts and lists.
 #[pyfunction]
+#[pyo3(signature = (data, *, pickles=false))]
 pub fn decode_payload<'py>(
     py: Python<'py>,
     data: &Bound<'py, PyBytes>,
+    pickles: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
-    open(py, data.as_bytes())
+    open(py, data.as_bytes(), pickles)
 }
 
 /// What an error record says.

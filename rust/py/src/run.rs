@@ -21,6 +21,7 @@ use sayiir_core::{Event, state};
 use sayiir_store::call::Call;
 use sayiir_store::{MemoryStore, Store};
 
+use crate::at_rest::{self, AtRest, Place, Role};
 use crate::definition::Program;
 use crate::error::{self, seconds, us};
 use crate::payload;
@@ -28,7 +29,7 @@ use crate::record::{self, Claim, Claimant, Commit};
 use crate::storage::{Port, Storage};
 
 /// Outputs at hand when the store is not in this process's memory.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Kept {
     input: Option<Bytes>,
     /// The output of the instance, once it is on its way to the store.
@@ -36,6 +37,52 @@ struct Kept {
     rows: HashMap<Seq, StepRow>,
     /// How items of spread maps ended, until that is taken up.
     groups: HashMap<StrandId, Vec<ItemEnd>>,
+}
+
+impl Kept {
+    /// What came from a store, as the engine sees it.
+    fn taken_in<'a>(
+        py: Python<'_>,
+        settings: Option<&AtRest>,
+        id: &str,
+        input: Bytes,
+        rows: impl Iterator<Item = &'a StepRow>,
+    ) -> PyResult<Self> {
+        let place = Place {
+            id,
+            role: Role::Input,
+            name: "",
+        };
+        let mut kept = Self {
+            input: Some(at_rest::take_in(py, settings, input, &place)?),
+            ..Self::default()
+        };
+        for row in rows {
+            let mut row = row.clone();
+            if let Some(output) = row.output.take() {
+                let place = Place {
+                    id,
+                    role: Role::Step,
+                    name: &row.path,
+                };
+                row.output = Some(at_rest::take_in(py, settings, output, &place)?);
+            }
+            kept.rows.insert(row.seq, row);
+        }
+        Ok(kept)
+    }
+}
+
+/// The payload of an event as the engine sees it.
+fn event_taken_in(
+    py: Python<'_>,
+    settings: Option<&AtRest>,
+    id: &str,
+    name: &str,
+    payload: Bytes,
+) -> PyResult<Bytes> {
+    let role = Role::Event;
+    at_rest::take_in(py, settings, payload, &Place { id, role, name })
 }
 
 struct View<'a> {
@@ -141,11 +188,86 @@ pub struct Run {
     store: Option<Arc<MemoryStore>>,
     /// Where commits go by themselves, when the storage thread of this process keeps the instance.
     away: Option<Away>,
+    /// What is done to payloads at rest, if anything.
+    codec: Option<Py<AtRest>>,
     slot: u64,
     state: Mutex<State>,
 }
 
 impl Run {
+    fn settings(&self) -> Option<&AtRest> {
+        self.codec.as_ref().map(Py::get)
+    }
+
+    /// Events as the engine sees them.
+    fn taken_in(&self, py: Python<'_>, events: Vec<GivenEvent>) -> PyResult<Vec<Event>> {
+        events
+            .into_iter()
+            .map(|(seq, name, payload)| {
+                let name: Arc<str> = name.into();
+                Ok(Event {
+                    seq,
+                    payload: event_taken_in(py, self.settings(), &self.id, &name, payload.into())?,
+                    name,
+                })
+            })
+            .collect()
+    }
+
+    /// The end of an item as the engine sees it.
+    fn end_taken_in(
+        &self,
+        py: Python<'_>,
+        group: StrandId,
+        index: u32,
+        end: ItemEnd,
+    ) -> PyResult<ItemEnd> {
+        let ItemEnd::Completed(output) = end else {
+            return Ok(end);
+        };
+        let place = Place {
+            id: &at_rest::bound_item(&self.id, group, index),
+            role: Role::Output,
+            name: "",
+        };
+        at_rest::take_in(py, self.settings(), output, &place).map(ItemEnd::Completed)
+    }
+
+    /// Turns a commit into what is stored, and sends it on if the storage thread is at hand. No lock is
+    /// held here, since keys may come from Python.
+    fn dispatch(&self, py: Python<'_>, answer: &mut Answer, now_us: i64) -> PyResult<()> {
+        let Some(codec) = self.settings() else {
+            return Ok(());
+        };
+        let Some(plain) = answer.commit.take() else {
+            return Ok(());
+        };
+        let sealed = codec.commit(py, &self.id, self.fence, plain)?;
+        match &self.away {
+            Some(away) => answer.ticket = Some(self.send(away, sealed, now_us)),
+            None => answer.commit = Some(sealed),
+        }
+        Ok(())
+    }
+
+    fn send(
+        &self,
+        away: &Away,
+        commit: state::Commit,
+        now_us: i64,
+    ) -> sayiir_store::StoreResult<u64> {
+        away.store.call(
+            &away.port,
+            Call::Commit {
+                slot: self.slot,
+                id: Arc::clone(&self.id),
+                fence: self.fence,
+                commit: Arc::new(commit),
+            },
+            Some(now_us),
+        )
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -209,6 +331,7 @@ impl Run {
             carried: Mutex::default(),
             store: store.cloned(),
             away: None,
+            codec: None,
             slot: claim.slot,
             state: Mutex::new(State {
                 machine,
@@ -299,19 +422,10 @@ impl Run {
                     kept.rows
                         .extend(next.steps.iter().map(|row| (row.seq, row.clone())));
                     match &self.away {
-                        Some(away) => {
-                            ticket = Some(away.store.call(
-                                &away.port,
-                                Call::Commit {
-                                    slot: self.slot,
-                                    id: Arc::clone(&self.id),
-                                    fence: self.fence,
-                                    commit: Arc::new(next),
-                                },
-                                Some(now_us),
-                            ));
+                        Some(away) if self.codec.is_none() => {
+                            ticket = Some(self.send(away, next, now_us));
                         }
-                        None => commit = Some(next),
+                        _ => commit = Some(next),
                     }
                     break;
                 }
@@ -352,6 +466,7 @@ impl Run {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let run = slf.get();
+        run.dispatch(py, &mut answer, us(now))?;
         let plain = |answer: &Answer| {
             answer.commit.is_none()
                 && answer.ticket.is_none()
@@ -366,7 +481,10 @@ impl Run {
         {
             match Self::step(slf, &start, &input, now) {
                 Ok(step) => return Ok(step.into_any()),
-                Err(failure) => answer = run.fail_input(py, &start, &failure, us(now)),
+                Err(failure) => {
+                    answer = run.fail_input(py, &start, &failure, us(now));
+                    run.dispatch(py, &mut answer, us(now))?;
+                }
             }
         }
         if answer.lone.is_none()
@@ -390,7 +508,8 @@ impl Run {
             match Self::step(slf, &start, &input, now) {
                 Ok(step) => steps.append(step)?,
                 Err(failure) => {
-                    let more = run.fail_input(py, &start, &failure, us(now));
+                    let mut more = run.fail_input(py, &start, &failure, us(now));
+                    run.dispatch(py, &mut more, us(now))?;
                     turn.merge(&more);
                     commit = commit.or(more.commit);
                     ticket = ticket.or(more.ticket);
@@ -428,7 +547,10 @@ impl Run {
         let input = match input {
             // What this process's own memory holds needs no checksum.
             Ok(bytes) if run.store.is_some() => payload::open_own(py, bytes)?.unbind(),
-            Ok(bytes) => payload::open(py, bytes)?.unbind(),
+            Ok(bytes) => {
+                let pickles = run.settings().is_some_and(AtRest::reads_pickles);
+                payload::open(py, bytes, pickles)?.unbind()
+            }
             Err(reason) => return Err(error::core(py, reason)),
         };
         let callee = program.callees.get(start.task as usize).ok_or_else(|| {
@@ -505,7 +627,7 @@ impl Run {
 impl Run {
     /// Takes up a claim of any backend. `rows` are the rows that `claim.referenced()` asks for.
     #[new]
-    #[pyo3(signature = (claimant, claim, rows, input, now))]
+    #[pyo3(signature = (claimant, claim, rows, input, now, codec=None))]
     fn new(
         py: Python<'_>,
         claimant: &Claimant,
@@ -513,23 +635,21 @@ impl Run {
         rows: Vec<Py<record::StepRow>>,
         input: &[u8],
         now: f64,
+        codec: Option<Py<AtRest>>,
     ) -> PyResult<Self> {
-        let kept = || Kept {
-            input: Some(input.into()),
-            rows: rows
-                .iter()
-                .map(|row| (row.get().inner.seq, row.get().inner.clone()))
-                .collect(),
-            ..Kept::default()
-        };
-        Self::loose(py, claimant, &claim.inner, kept, us(now))
+        let rows = rows.iter().map(|row| &row.get().inner);
+        let settings = codec.as_ref().map(Py::get);
+        let kept = Kept::taken_in(py, settings, &claim.inner.id, input.into(), rows)?;
+        let mut run = Self::loose(py, claimant, &claim.inner, || kept.clone(), us(now))?;
+        run.codec = codec;
+        Ok(run)
     }
 
     /// Takes up a claim that brought everything along (`claim.complete`).
     ///
     /// With a store and a port, commits go to the storage thread by themselves.
     #[staticmethod]
-    #[pyo3(signature = (claimant, claim, now, store=None, port=None))]
+    #[pyo3(signature = (claimant, claim, now, store=None, port=None, codec=None))]
     fn carried(
         py: Python<'_>,
         claimant: &Claimant,
@@ -537,27 +657,29 @@ impl Run {
         now: f64,
         store: Option<&Storage>,
         port: Option<&Port>,
+        codec: Option<Py<AtRest>>,
     ) -> PyResult<Self> {
         let carried = claim.inner.carried.as_deref().ok_or_else(|| {
             PyValueError::new_err("the claim did not bring along what its holder needs")
         })?;
-        let kept = || Kept {
-            input: Some(Bytes::clone(&carried.input)),
-            rows: carried
-                .rows
-                .iter()
-                .map(|row| (row.seq, row.clone()))
-                .collect(),
-            ..Kept::default()
-        };
-        let mut run = Self::loose(py, claimant, &claim.inner, kept, us(now))?;
+        let id = &claim.inner.id;
+        let settings = codec.as_ref().map(Py::get);
+        let input = Bytes::clone(&carried.input);
+        let kept = Kept::taken_in(py, settings, id, input, carried.rows.iter())?;
+        let mut events = carried.events.clone();
+        for event in &mut events {
+            let payload = Bytes::clone(&event.payload);
+            event.payload = event_taken_in(py, settings, id, &event.name, payload)?;
+        }
+        let mut run = Self::loose(py, claimant, &claim.inner, || kept.clone(), us(now))?;
+        run.codec = codec;
         if let (Some(store), Some(port)) = (store, port) {
             run.away = Some(Away {
                 store: Arc::clone(&store.inner),
                 port: Arc::clone(&port.inner),
             });
         }
-        *run.carried.lock().unwrap_or_else(PoisonError::into_inner) = Some(carried.events.clone());
+        *run.carried.lock().unwrap_or_else(PoisonError::into_inner) = Some(events);
         Ok(run)
     }
 
@@ -617,14 +739,7 @@ impl Run {
             lost,
             cancel,
             pause,
-            events: events
-                .into_iter()
-                .map(|(seq, name, payload)| Event {
-                    seq,
-                    name: name.into(),
-                    payload: payload.into(),
-                })
-                .collect(),
+            events: run.taken_in(slf.py(), events)?,
         };
         if let Some(store) = &run.store {
             let names = run.lock().machine.awaits();
@@ -643,9 +758,10 @@ impl Run {
         now: f64,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let output = payload::seal(value).map_err(|failure| step.refuse(py, &failure))?;
-        let now_us = us(now);
         let run = slf.get();
+        let pickles = run.settings().is_some_and(AtRest::writes_pickles);
+        let output = payload::seal(value, pickles).map_err(|failure| step.refuse(py, &failure))?;
+        let now_us = us(now);
         let answer = run.advance(now_us, Some(&output), |machine, view| {
             machine
                 .completed(
@@ -718,15 +834,18 @@ impl Run {
         groups: Vec<(u32, Vec<GivenEnd>)>,
         now: f64,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let run = slf.get();
         let mut known = HashMap::new();
         for (group, ends) in groups {
-            let ends = ends
-                .into_iter()
-                .map(|(word, bytes)| record::end_of(&word, bytes))
+            let ends = (0..)
+                .zip(ends)
+                .map(|(index, (word, bytes))| {
+                    let end = record::end_of(&word, bytes)?;
+                    run.end_taken_in(slf.py(), group, index, end)
+                })
                 .collect::<PyResult<Vec<_>>>()?;
             known.insert(group, ends);
         }
-        let run = slf.get();
         let now_us = us(now);
         run.lock().kept.groups.extend(known);
         let answer = run.advance(now_us, None, |machine, view| machine.gathered(now_us, view));
@@ -757,16 +876,7 @@ impl Run {
             "cancelled" => Reply::Cancelled,
             "paused" => Reply::Paused,
             "lease_lost" => Reply::LeaseLost,
-            "events" => Reply::Events(
-                events
-                    .into_iter()
-                    .map(|(seq, name, payload)| Event {
-                        seq,
-                        name: name.into(),
-                        payload: payload.into(),
-                    })
-                    .collect(),
-            ),
+            "events" => Reply::Events(slf.get().taken_in(slf.py(), events)?),
             other => return Err(PyValueError::new_err(format!("unknown reply {other:?}"))),
         };
         let now_us = us(now);
@@ -810,6 +920,12 @@ impl Run {
     #[getter]
     fn output<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         record::to_py(py, self.lock().kept.output.as_ref())
+    }
+
+    /// Whether values that cannot be carried are pickled.
+    #[getter]
+    fn pickles(&self) -> bool {
+        self.settings().is_some_and(AtRest::writes_pickles)
     }
 
     /// Whether other instances may hear of what this one does: it is an item, or has items.

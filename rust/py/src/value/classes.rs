@@ -8,7 +8,7 @@
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyNotImplemented, PyType};
+use pyo3::types::{PyBytes, PyNotImplemented, PyType};
 
 /// What the package registers.
 pub(super) struct Registered {
@@ -24,6 +24,10 @@ static DECIMAL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static UUID: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static ZONE_INFO: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static TIMEZONE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+/// The newest that every supported Python reads.
+const PICKLE_PROTOCOL: u8 = 5;
 
 /// Tells the codec this package's own classes. Until then their instances are unknown types.
 ///
@@ -127,4 +131,20 @@ pub(super) fn zone_info(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 /// `datetime.timezone`.
 pub(super) fn timezone(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     TIMEZONE.import(py, "datetime", "timezone")
+}
+
+/// The pickle of a value. Only called for those who asked for pickles by name.
+pub(super) fn pickled<'py>(obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let py = obj.py();
+    let dumps = DUMPS.import(py, "pickle", "dumps")?;
+    Ok(dumps
+        .call1((obj, PICKLE_PROTOCOL))?
+        .cast_into::<PyBytes>()?)
+}
+
+/// What a pickle stands for, which may be anything at all, also a call of any function. Only called for
+/// those who asked for pickles by name.
+pub(super) fn unpickled<'py>(py: Python<'py>, body: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let loads = LOADS.import(py, "pickle", "loads")?;
+    loads.call1((PyBytes::new(py, body),))
 }

@@ -32,10 +32,12 @@ pub(super) struct Decoder<'a, 'py> {
     /// Items that open containers still wait for, the current one left out.
     pub(super) owed: usize,
     keys: Keys,
+    /// Whether a pickle is read, or refused.
+    pub(super) pickles: bool,
 }
 
 impl<'a, 'py> Decoder<'a, 'py> {
-    pub(super) fn new(py: Python<'py>, input: &'a [u8]) -> Self {
+    pub(super) fn new(py: Python<'py>, input: &'a [u8], pickles: bool) -> Self {
         Decoder {
             py,
             input,
@@ -45,6 +47,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
             items: Vec::new(),
             owed: 0,
             keys: Keys::new(),
+            pickles,
         }
     }
 

@@ -15,6 +15,9 @@ use super::classes::{self, Registered, uninterrupted};
 use super::decode::{Decoder, Outcome};
 use super::{code, zone};
 
+/// Said to those who did not ask for pickles.
+pub const NO_PICKLES: &str = "it is a pickle, and reading one may run any code; if whoever can write \
+     to this database may do that, open the backend with codec=Codec(pickle=\"read\")";
 const SECONDS_PER_DAY: i64 = 86_400;
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MAX_DAYS: i32 = 999_999_999;
@@ -53,6 +56,8 @@ impl<'py> Decoder<'_, 'py> {
             code::TIMEDELTA => (timedelta(py, body), "timedelta"),
             code::DECIMAL => (decimal(py, body), "Decimal"),
             code::UUID => (uuid(py, body), "UUID"),
+            code::PICKLE if self.pickles => (Some(classes::unpickled(py, body)), "pickle"),
+            code::PICKLE => return Err(self.failure(start, NO_PICKLES)),
             _ => return Err(self.unknown_code(start, code)),
         };
         match built {

@@ -128,6 +128,10 @@ pub(super) struct Encoder<'out, 'py> {
     pub(super) shaped: usize,
     /// Whether there are keys or members in a plain form, which may be equal to one another.
     pub(super) may_collide: bool,
+    /// Whether what has no form at all may be pickled.
+    pub(super) pickles: bool,
+    /// Whether anything was.
+    pub(super) pickled: bool,
 }
 
 /// Binds `$obj` as a `$T` when that is its exact type. The pointers are compared first: a failed
@@ -144,7 +148,7 @@ macro_rules! exactly {
 pub(super) use exactly;
 
 impl<'out, 'py> Encoder<'out, 'py> {
-    pub(super) fn new(py: Python<'py>, out: &'out mut Vec<u8>) -> Self {
+    pub(super) fn new(py: Python<'py>, out: &'out mut Vec<u8>, pickles: bool) -> Self {
         let start = out.len();
         Encoder {
             py,
@@ -154,19 +158,22 @@ impl<'out, 'py> Encoder<'out, 'py> {
             depth: 0,
             shaped: 0,
             may_collide: false,
+            pickles,
+            pickled: false,
         }
     }
 
-    pub(super) fn run(mut self, obj: &Bound<'py, PyAny>) -> Step {
+    /// Writes it all; whether there is a pickle in it.
+    pub(super) fn run(mut self, obj: &Bound<'py, PyAny>) -> Result<bool, Box<Refusal>> {
         self.value(obj)?;
         // A scalar is written before it is weighed; the last one is weighed here.
         self.weigh(obj, 0)?;
         // Which plain forms are equal to which is for Python to say; the decoder asks it.
         let written = &self.out[self.start..];
-        if self.may_collide && Decoder::new(self.py, written).run().is_err() {
+        if self.may_collide && Decoder::new(self.py, written, self.pickles).run().is_err() {
             return Err(collision(obj));
         }
-        Ok(())
+        Ok(self.pickled)
     }
 
     /// Writes one value of any kind. The order is that of how often the kinds are met.

@@ -43,6 +43,7 @@ impl<'py> Encoder<'_, 'py> {
     fn shaped(&mut self, obj: &Bound<'py, PyAny>) -> Step {
         let plain = match classes::plain_form(obj) {
             Ok(Some(plain)) => plain,
+            Ok(None) if self.pickles => return self.pickle(obj),
             Ok(None) => return Err(unknown(obj)),
             Err(failure) => return Err(unshaped(obj, &failure)),
         };
@@ -54,6 +55,20 @@ impl<'py> Encoder<'_, 'py> {
         self.enter(obj, 0)?;
         self.value(&plain)?;
         self.leave();
+        Ok(())
+    }
+
+    /// Writes the pickle of a value, for whoever asked for that.
+    #[inline(never)]
+    fn pickle(&mut self, obj: &Bound<'py, PyAny>) -> Step {
+        let pickled = match uninterrupted(self.py, || classes::pickled(obj)) {
+            Ok(pickled) => pickled,
+            Err(failure) => return Err(unpickled(obj, &failure)),
+        };
+        self.weigh(obj, pickled.as_bytes().len())?;
+        self.body(code::PICKLE, pickled.as_bytes());
+        self.shaped += 1;
+        self.pickled = true;
         Ok(())
     }
 
@@ -410,6 +425,20 @@ fn unshaped(obj: &Bound<'_, PyAny>, failure: &PyErr) -> Box<Refusal> {
     Refusal::new(
         obj,
         format!("asked for its plain form it raised {class}: {text}"),
+    )
+}
+
+#[cold]
+fn unpickled(obj: &Bound<'_, PyAny>, failure: &PyErr) -> Box<Refusal> {
+    let class = failure.get_type(obj.py());
+    let class = class
+        .name()
+        .map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
+    let text = failure.value(obj.py()).str();
+    let text = text.map_or_else(|_| "(without a text)".to_owned(), |text| text.to_string());
+    Refusal::new(
+        obj,
+        format!("values of this type are not carried, and pickle refuses it too ({class}: {text})"),
     )
 }
 

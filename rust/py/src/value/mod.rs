@@ -50,13 +50,14 @@
 //! | 16 | `LoopResult` | an array: is it done (bool), the value |
 //! | 17 | `EventTimeout` | an array: the name of the event (str) |
 //! | 18 | `MapError` | an array: index (int), type of the error, message, path (str each) |
+//! | 19 | whatever `pickle` can carry and nothing else here; only where it is asked for | the pickle |
 //!
 //! *zone* is one byte that says which, then the zone itself up to the end of the body:
 //! 0 none · 1 `timezone` with its offset in microseconds, i64 · 2 `timezone` with offset, i64, and
 //! name, UTF-8 · 3 `ZoneInfo` with its key, ASCII letters, digits and `+ - _ /`, 1 to 255 of them.
 //!
 //! Codes are frozen for ever: one is never given a second meaning, a new kind of value takes a new
-//! code. 0, 11–15 and 19–127 are free; the negative ones belong to MessagePack and are refused.
+//! code. 0, 11–15 and 20–127 are free; the negative ones belong to MessagePack and are refused.
 //!
 //! # Limits
 //!
@@ -75,6 +76,7 @@ use std::fmt;
 use pyo3::prelude::*;
 
 pub use classes::{register, register_plain_form};
+pub use decode_extension::NO_PICKLES;
 
 /// How deep containers may nest: `[[1]]` is 2 deep. Both directions refuse more. At this depth the
 /// walk fits a thread stack of 512 KiB, in an unoptimised build too.
@@ -84,32 +86,33 @@ pub const MAX_DEPTH: usize = 200;
 pub const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 
 /// The extension codes. The table in the module's documentation says what each body holds.
-mod code {
-    pub(super) const BIG_INT: i8 = 1;
-    pub(super) const TUPLE: i8 = 2;
-    pub(super) const SET: i8 = 3;
-    pub(super) const FROZENSET: i8 = 4;
-    pub(super) const DATETIME: i8 = 5;
-    pub(super) const DATE: i8 = 6;
-    pub(super) const TIME: i8 = 7;
-    pub(super) const TIMEDELTA: i8 = 8;
-    pub(super) const DECIMAL: i8 = 9;
-    pub(super) const UUID: i8 = 10;
-    pub(super) const LOOP_RESULT: i8 = 16;
-    pub(super) const EVENT_TIMEOUT: i8 = 17;
-    pub(super) const MAP_ERROR: i8 = 18;
+pub mod code {
+    pub const BIG_INT: i8 = 1;
+    pub const TUPLE: i8 = 2;
+    pub const SET: i8 = 3;
+    pub const FROZENSET: i8 = 4;
+    pub const DATETIME: i8 = 5;
+    pub const DATE: i8 = 6;
+    pub const TIME: i8 = 7;
+    pub const TIMEDELTA: i8 = 8;
+    pub const DECIMAL: i8 = 9;
+    pub const UUID: i8 = 10;
+    pub const LOOP_RESULT: i8 = 16;
+    pub const EVENT_TIMEOUT: i8 = 17;
+    pub const MAP_ERROR: i8 = 18;
+    pub const PICKLE: i8 = 19;
 }
 
 /// Which zone follows a time of day: see *zone* in the module's documentation.
-mod zone {
-    pub(super) const NONE: u8 = 0;
-    pub(super) const OFFSET: u8 = 1;
-    pub(super) const NAMED_OFFSET: u8 = 2;
-    pub(super) const KEY: u8 = 3;
+pub mod zone {
+    pub const NONE: u8 = 0;
+    pub const OFFSET: u8 = 1;
+    pub const NAMED_OFFSET: u8 = 2;
+    pub const KEY: u8 = 3;
 
     /// The shape of every key in the zone database. Anything else never reaches `ZoneInfo`, which
     /// looks a key up as a file name and as the name of a package.
-    pub(super) fn is_key(key: &str) -> bool {
+    pub fn is_key(key: &str) -> bool {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'_' | b'/');
         (1..=255).contains(&key.len())
             && key.bytes().all(plain)
@@ -167,8 +170,18 @@ impl fmt::Display for DecodeFailure {
 /// encode(&PyList::new(py, [1, 2])?, &mut out)   // out: 92 01 02
 /// ```
 pub fn encode(obj: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), EncodeFailure> {
+    encode_with(obj, out, false).map(|_| ())
+}
+
+/// The same, with a pickle in place of what would be refused, if that is asked for; whether there is
+/// any.
+pub fn encode_with(
+    obj: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+    pickles: bool,
+) -> Result<bool, EncodeFailure> {
     let start = out.len();
-    encode::Encoder::new(obj.py(), out)
+    encode::Encoder::new(obj.py(), out, pickles)
         .run(obj)
         .map_err(|refusal| {
             out.truncate(start);
@@ -183,7 +196,16 @@ pub fn encode(obj: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), EncodeFai
 /// decode(py, &[0x92, 1])                        // DecodeFailure { offset: 0, .. }
 /// ```
 pub fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> Result<Bound<'py, PyAny>, DecodeFailure> {
-    decode::Decoder::new(py, bytes)
+    decode_with(py, bytes, false)
+}
+
+/// The same, where pickles are read if that is asked for.
+pub fn decode_with<'py>(
+    py: Python<'py>,
+    bytes: &[u8],
+    pickles: bool,
+) -> Result<Bound<'py, PyAny>, DecodeFailure> {
+    decode::Decoder::new(py, bytes, pickles)
         .run()
         .map_err(|failure| *failure)
 }
