@@ -29,10 +29,10 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 # A path from outside would let the source tree stand in for the wheel.
 unexport PYTHONPATH
 
-.PHONY: help demo test check docs bench soak clean
+.PHONY: help demo test check docs bench guard guard-baseline soak clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 21
 
 demo: $(VENV)/.wheel ## see it work: analyse this machine's standard library, durably
 	@$(BIN)/sayiir demo
@@ -57,8 +57,17 @@ bench: $(VENV)/.dev ## measure, as ratios within one run
 	$(if $(wildcard rust/*/benches/*.rs),cargo bench $(RUST_TESTED))
 	$(BIN)/pytest benches --assert=plain -o 'python_files=bench_*.py' -o 'python_functions=bench_*' -o timeout=0
 
+guard: $(VENV)/.wheel ## count instructions of the hot paths against the baseline, ± 3 % (needs valgrind)
+	$(BIN)/python -m benches.guard
+
+guard-baseline: $(VENV)/.wheel ## count them anew, after a change that is meant, and commit the file
+	$(BIN)/python -m benches.guard --write
+
 soak: $(VENV)/.dev ## the long tests with fresh seeds, for SOAK_SECONDS (1800)
 	PROPTEST_CASES=5000 cargo test --quiet $(RUST_TESTED)
+	SAYIIR_RESULTS=$(abspath tests/results) SAYIIR_FUZZ_EXECUTIONS=10000000 \
+	  SAYIIR_FUZZ_SECONDS=$$(( $(SOAK_SECONDS) / 20 + 1 )) \
+	  cargo test --quiet --release --package sayiir-core --test hostile --locked
 	SAYIIR_RESULTS=$(abspath tests/results) SAYIIR_SOAK_SECONDS=$(SOAK_SECONDS) \
 	  $(BIN)/pytest -o timeout=0 -m 'soak or hypothesis' --hypothesis-profile=soak \
 	  --hypothesis-seed=$$RANDOM --durations=30

@@ -1,22 +1,16 @@
 //! What reading may cost: memory in proportion to the bytes that are there, never to what they claim.
 //!
-//! An allocator that counts stands in for the usual one. It counts per thread, so the tests may run
-//! side by side. The inputs are the worst that the layouts allow: as many items as possible from as
-//! few bytes as possible, well sealed, and mostly failing at their very end.
+//! An allocator that counts stands in for the usual one, see [`counting`]. The inputs are the worst
+//! that the layouts allow: as many items as possible from as few bytes as possible, well sealed, and
+//! mostly failing at their very end.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::hint::black_box;
+mod counting;
 
+use counting::peak;
 use sayiir_core::Error;
 use sayiir_core::envelope::{self, Bytes, HEADER, codec, kind, put_bytes, put_uint};
 use sayiir_core::state;
 use sayiir_core::wire::decode_definition;
-
-thread_local! {
-    static HELD: Cell<usize> = const { Cell::new(0) };
-    static PEAK: Cell<usize> = const { Cell::new(0) };
-}
 
 /// Allowed beside what is in proportion to the input.
 const FLOOR: usize = 1 << 20;
@@ -24,51 +18,6 @@ const FLOOR: usize = 1 << 20;
 /// it was read, as it was built, and in the table of its block's names; with the limit on nodes
 /// that makes some 30 MB at most.
 const MOST: usize = 80;
-
-struct Counting;
-
-fn count(more: usize, less: usize) {
-    // At a thread's very end the counters are gone, and nobody reads them any more.
-    let _ = HELD.try_with(|held| {
-        held.set(held.get().saturating_add(more).saturating_sub(less));
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
-    });
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 0);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(0, layout.size());
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both are held while the bytes are copied.
-        count(size, 0);
-        // SAFETY: the caller's promise is passed on.
-        let moved = unsafe { System.realloc(pointer, layout, size) };
-        count(0, layout.size());
-        moved
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The most memory held at once while `work` runs, beyond what was held before.
-fn peak<T>(work: impl FnOnce() -> T) -> (usize, T) {
-    let before = HELD.get();
-    PEAK.set(before);
-    let result = black_box(work());
-    (PEAK.get() - before, result)
-}
 
 fn sealed(kind: u8, body: &[u8]) -> Bytes {
     envelope::sealed(kind, codec::NONE, body)
