@@ -14,8 +14,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
-from benches.python_books import Books
 from benches.python_index import EventBox
+from benches.python_moving import Moving
 from benches.python_record import ENDED, PARKED, Asked, Instance
 from sayiir import _clock
 from sayiir._core import Claim, Claimant, Commit, Program, StepRow
@@ -37,7 +37,7 @@ STATUSES = ENDED | PARKED | {"in_progress", "paused"}
 WEEK = 7 * 86_400.0
 
 
-class PythonBackend(Books):
+class PythonBackend(Moving):
     """See the module's opening.
 
     Args:

@@ -50,6 +50,7 @@ class Books:
         # What a worker cannot do sits in groups that it never looks at.
         self._ready: dict[str, dict[tuple[str, ...], Index[Instance]]] = {}
         self._names: dict[str, str] = {}
+        self._trees: dict[str, bytes] = {}
         self._timers: Index[Instance] = Index()
         self._leases: dict[str, Lease] = {}
         self._no_lease_ends_before = float("inf")
@@ -92,6 +93,8 @@ class Books:
 
     def _create(self, new: NewInstance, now: float) -> None:
         program = new.program
+        if program.definition_hash not in self._trees:
+            self._trees[program.definition_hash] = program.tree
         self._add(
             new.instance_id,
             program.name,

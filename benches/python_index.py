@@ -130,6 +130,28 @@ class EventBox:
         self._by_name.setdefault(name, deque()).append(Event(seq, name, payload))
         return seq
 
+    def adopt(self, name: str, payload: bytes | None, key: str | None) -> None:
+        """Buffer an event of a snapshot, or its key alone; what had this key before is dropped."""
+        if key is not None and (name, key) in self._keys:
+            self.forget(self._keys[name, key])
+        if payload is not None:
+            self.push(name, payload, key)
+        elif key is not None:
+            self._keys[name, key] = self._next
+            self._next += 1
+
+    def kept(self) -> list[tuple[str, str | None, bytes | None]]:
+        """Name, key and payload of what is buffered, in order, and keys of what was consumed."""
+        keys = {(name, seq): key for (name, key), seq in self._keys.items()}
+        events = [event for queue in self._by_name.values() for event in queue]
+        kept: list[tuple[int, str, str | None, bytes | None]] = [
+            (event.seq, event.name, keys.pop((event.name, event.seq), None), event.payload)
+            for event in events
+        ]
+        kept.extend((seq, name, key, None) for (name, seq), key in keys.items())
+        kept.sort(key=lambda one: one[0])
+        return [(name, key, payload) for _, name, key, payload in kept]
+
     def has(self, names: Iterable[str]) -> bool:
         """Whether there is an event of one of these names."""
         return any(self._by_name.get(name) for name in names)

@@ -19,6 +19,7 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 import sayiir
 import sayiir.asgi
 import sayiir.backends
+import sayiir.codec
 import sayiir.codecs
 import sayiir.testing
 
@@ -87,7 +88,14 @@ add_module_names = False
 
 nitpicky = True
 
-PUBLIC = (sayiir, sayiir.asgi, sayiir.backends, sayiir.codecs, sayiir.testing)
+PUBLIC = (
+    sayiir,
+    sayiir.asgi,
+    sayiir.backends,
+    sayiir.codec,
+    sayiir.codecs,
+    sayiir.testing,
+)
 # Made for the user by something else, so how it is made is nobody's business.
 GIVEN = {
     "BranchBuilder",

@@ -25,10 +25,11 @@ LAYERS = (
     {
         *("_clock", "_codec", "_context", "_plain", "_policy", "_status", "_values"),
         *("_logging", "_metrics", "_tracing", "codecs"),
+        *("_inspect", "_snapshot", "codec"),
     },
     {
         *("_annotation", "_fields", "_form", "_models", "_output", "_signature", "_union"),
-        *("_assembly", "_branches", "_draw", "_flow", "_fresh", "_task", "_workflow"),
+        *("_assembly", "_branches", "_draw", "_flow", "_fresh", "_picture", "_task", "_workflow"),
     },
     {"backends"},
     {

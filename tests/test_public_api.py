@@ -132,6 +132,8 @@ CLIENT = {
     "created_before=None, limit=100, cursor=None)",
     "history": "(instance_id)",
     "delete": "(instance_id, force=False)",
+    "export": "(instance_id)",
+    "import_": "(data, new_id=None)",
     "close": "()",
 }
 AT_ONCE = {"__init__", "from_url", "with_conflict_policy"}

@@ -29,11 +29,12 @@ from ._codec import at_rest_of, from_rest, to_rest
 from ._conflict import ConflictPolicy, ConflictPolicyLike, conflict_policy_of
 from ._duration import Duration, parse_duration
 from ._ending import Endings
-from ._errors import DecodeError, EncodeError
+from ._errors import DecodeError, EncodeError, InstanceAlreadyExistsError
 from ._handle import WorkflowHandle
 from ._listing import InstanceInfo, InstancePage, StepInfo, page_of, step_of
 from ._outcome import outcome_of
 from ._output import made_output
+from ._snapshot import opened_snapshot, stored_snapshot
 from ._status import Status, WorkflowStatus
 from ._submission import checked_items, fresh_id, new_instance, submit_in_transaction
 from ._tracing import tracing_here
@@ -568,6 +569,75 @@ class WorkflowClient:
         """
         rows = await self.backend.history(checked_name("instance_id", instance_id))
         return [step_of(row) for row in rows]
+
+    async def export(self, instance_id: str) -> bytes:
+        """Everything that is stored of an instance, as bytes that `import_` takes on any backend.
+
+        All of it is of one moment; the instance stays as it is and goes on. What a worker is doing
+        right now is not in it, so wherever the bytes are imported that step is the next one. To
+        move an instance, cancel it here once it goes on elsewhere. The bytes hold its input, its
+        results and its events in the clear, whatever the backend's codec: keep them like a secret.
+        `sayiir.codec` reads them.
+
+        Args:
+            instance_id: The instance, in any state.
+
+        Raises:
+            InstanceNotFoundError: There is no such instance.
+            InvalidStateError: It is an item of a spread map, or awaits the items of one.
+            DecodeError: A payload is damaged, or needs a codec that the backend does not have.
+
+        >>> import asyncio
+        >>> from sayiir import Flow, InMemoryBackend, WorkflowClient
+        >>> two = Flow("two").delay("rest", "1h").then(lambda x: x).build()
+        >>> async def main():
+        ...     async with WorkflowClient(InMemoryBackend()) as here:
+        ...         await here.submit(two, "t-1", 7)
+        ...         moved = await here.export("t-1")
+        ...     async with WorkflowClient(InMemoryBackend()) as there:
+        ...         return await there.import_(moved, "t-2")
+        >>> asyncio.run(main())
+        't-2'
+        """
+        checked_name("instance_id", instance_id)
+        return opened_snapshot(self._codec, await self.backend.export(instance_id))
+
+    async def import_(self, data: bytes, new_id: str | None = None) -> str:
+        """Create an instance from bytes that `export` gave; it goes on where that one stood.
+
+        Finished steps are not executed again. Nobody holds it, a pause or a cancel that was pending
+        takes effect, and a worker that has its definition takes it up. Its idempotency keys contain
+        its id: under a new id a step that had begun has another key than before.
+
+        Args:
+            data: The bytes.
+            new_id: An id for it here; without one it keeps its own.
+
+        Returns:
+            Its id.
+
+        Raises:
+            TypeError: `data` is not bytes, or `new_id` is not text.
+            ValueError: `new_id` is unacceptable.
+            InstanceAlreadyExistsError: The id is taken; nothing changes.
+            SnapshotFormatError: The bytes are damaged, foreign or of a newer version, or no
+                snapshot of an instance; nothing is stored.
+            EncodeError: The backend's codec cannot store a payload; nothing is stored.
+        """
+        if not isinstance(data, bytes):
+            raise TypeError(f"data must be the bytes of an export, got {type(data).__name__}")
+        if new_id is not None:
+            checked_name("new_id", new_id)
+        instance_id, stored = stored_snapshot(self._codec, data, new_id)
+        try:
+            await self.backend.import_(stored, instance_id)
+        except InstanceAlreadyExistsError as taken:
+            raise InstanceAlreadyExistsError(
+                f"nothing was imported: instance {instance_id!r} already exists; give the imported"
+                " one another id with new_id",
+                instance_id=instance_id,
+            ) from taken
+        return instance_id
 
     async def delete(self, instance_id: str, force: bool = False) -> None:
         """Remove an instance with its history and its events.

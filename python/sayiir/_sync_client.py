@@ -394,6 +394,14 @@ class SyncWorkflowClient:
         """Every execution of a step. See `WorkflowClient.history`."""
         return self.run(self._client.history, instance_id)
 
+    def export(self, instance_id: str) -> bytes:
+        """An instance as bytes. See `WorkflowClient.export`."""
+        return self.run(self._client.export, instance_id)
+
+    def import_(self, data: bytes, new_id: str | None = None) -> str:
+        """Create an instance from such bytes. See `WorkflowClient.import_`."""
+        return self.run(self._client.import_, data, new_id)
+
     def delete(self, instance_id: str, force: bool = False) -> None:
         """Remove an instance. See `WorkflowClient.delete`."""
         self.run(self._client.delete, instance_id, force)

@@ -438,8 +438,119 @@ def items() -> Iterator[Case]:
         )
 
 
+ONE, TWO = (layout.sealed(layout.VALUE, layout.MSGPACK, bytes([n])) for n in (1, 2))
+BROKEN = layout.error(
+    error_type="OSError",
+    message="not yet",
+    traceback="",
+    task="step",
+    path="both/right/step",
+    retryable=True,
+    causes=[],
+)
+SNAPSHOTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fresh": (
+        "to which nothing has happened",
+        {"workflow": FLOWS["task"], "status": 0, "updated_us": NOON_US},
+    ),
+    "paused": (
+        "paused while it awaited an event, with one of another name and the key of a third",
+        {
+            "workflow": FLOWS["wait"],
+            "status": 3,
+            "updated_us": NOON_US + 5_000_000,
+            "start_us": NOON_US + 1,
+            "priority": 2,
+            "tags": ["eu", "größe"],
+            "next_row": 1,
+            "wake_us": NOON_US + 9_000_000,
+            "wait": "paid",
+            "event": "paid",
+            "awaits": ["paid"],
+            "asked": (3, 2, "too early", "ops"),
+            "root": layout.cell([(1, 0, 0)], layout.AWAITING, 0, layout.step(0)),
+            "steps": [
+                layout.history(
+                    *(0, "payment", "payment", 1, 3, "w-1", NOON_US, NOON_US + 1_000_000), ONE
+                )
+            ],
+            "events": [
+                layout.kept("paid", "seen", NOON_US, None),
+                layout.kept("other", None, NOON_US + 2, TWO),
+            ],
+        },
+    ),
+    "forked": (
+        "in the middle of a fork: one branch is between its steps, the other is to try again",
+        {
+            "workflow": FLOWS["fork"],
+            "status": 0,
+            "updated_us": NOON_US + 7,
+            "next_row": 2,
+            "next_strand": 3,
+            "cells_from": 1,
+            "root": layout.cell(FIRST, layout.joining(1, 2), 0, layout.INPUT),
+            "cells": {
+                1: layout.cell([(1, 0, 0)], layout.READY, 0, layout.step(0)),
+                2: layout.cell(FIRST, layout.backoff(NOON_US + 8), 1, layout.INPUT),
+            },
+            "steps": [
+                layout.history(0, "both/left/step", "step", 1, 0, "w-1", NOON_US, NOON_US + 4, TWO),
+                layout.history(
+                    *(1, "both/right/step", "step", 1, 1, "w-2", NOON_US, NOON_US + 7, None, BROKEN)
+                ),
+            ],
+        },
+    ),
+    "completed": (
+        "that has ended with a value",
+        {
+            "workflow": FLOWS["task"],
+            "status": 4,
+            "updated_us": NOON_US + 3,
+            "next_row": 1,
+            "result": TWO,
+            "steps": [layout.history(0, "step", "step", 1, 0, "w", NOON_US, NOON_US + 3, TWO)],
+        },
+    ),
+    "failed": (
+        "that has ended with a failure",
+        {
+            "workflow": FLOWS["task"],
+            "status": 5,
+            "updated_us": NOON_US + 3,
+            "next_row": 1,
+            "result": BROKEN,
+            "steps": [
+                layout.history(0, "step", "step", 1, 2, "w", NOON_US, NOON_US + 3, None, BROKEN)
+            ],
+        },
+    ),
+    "cancelled": (
+        "that somebody cancelled",
+        {
+            "workflow": FLOWS["delay"],
+            "status": 6,
+            "updated_us": NOON_US + 3,
+            "asked": (4, 6, None, "ops"),
+        },
+    ),
+}
+
+
+def snapshots() -> Iterator[Case]:
+    whole: dict[str, Any] = {"instance_id": "i-1", "created_us": NOON_US, "input": ONE}
+    for name, (holds, parts) in SNAPSHOTS.items():
+        yield Case(
+            f"snapshot-{name}",
+            f"an instance {holds}",
+            partial(layout.snapshot, **whole, **parts),
+            parts,
+        )
+
+
 CASES = {
     case.name: case
-    for group in (values, composites, errors, at_rest, cells, definitions, items)
+    for group in (values, composites, errors, at_rest, cells, definitions, items, snapshots)
     for case in group()
 }

@@ -16,7 +16,7 @@ from sayiir import Workflow
 MAGIC = b"SYRS"
 VERSION = 1
 VALUE, NAMED, LIST, BRANCH, ERROR, CELL, DEFINITION = range(1, 8)
-ITEMS = 9
+SNAPSHOT, ITEMS = 8, 9
 NO_CODEC, MSGPACK, JSON, PICKLED = range(4)
 COMPRESSED, ENCRYPTED, OWN = 1, 2, 4
 
@@ -166,6 +166,96 @@ def spread(group: int, made: int, count: int) -> bytes:
 def cell(frames: Sequence[tuple[int, int, int]], phase: bytes, attempt: int, value: bytes) -> bytes:
     levels = [uint(at) + uint(extra) + uint(key) for at, extra, key in frames]
     return sealed(CELL, NO_CODEC, counted(levels) + phase + uint(attempt) + value)
+
+
+# Snapshots.
+
+
+def maybe(content: bytes | None) -> bytes:
+    return optional(None if content is None else framed(content))
+
+
+def maybe_text(content: str | None) -> bytes:
+    return optional(None if content is None else text(content))
+
+
+def maybe_time(us: int | None) -> bytes:
+    return optional(None if us is None else sint(us))
+
+
+def moment(us: int) -> bytes:
+    return struct.pack("<q", us)
+
+
+def snapshot(
+    *,
+    instance_id: str,
+    workflow: Workflow[Any, Any],
+    status: int,
+    created_us: int,
+    updated_us: int,
+    input: bytes,
+    start_us: int | None = None,
+    priority: int = 3,
+    tags: Sequence[str] = (),
+    next_row: int = 0,
+    next_strand: int = 1,
+    cells_from: int | None = None,
+    wake_us: int | None = None,
+    delay: str | None = None,
+    wait: str | None = None,
+    event: str | None = None,
+    awaits: Sequence[str] = (),
+    asked: tuple[int, int, str | None, str | None] | None = None,
+    result: bytes | None = None,
+    root: bytes | None = None,
+    cells: Mapping[int, bytes] | None = None,
+    steps: Sequence[bytes] = (),
+    events: Sequence[bytes] = (),
+) -> bytes:
+    """A whole instance; steps are those of `history`, events those of `kept`."""
+    about = b"".join(
+        (
+            text(instance_id) + bytes([status]) + sint(created_us) + sint(updated_us),
+            maybe_time(start_us) + bytes([priority]) + counted([text(tag) for tag in tags]),
+            uint(next_row) + uint(next_strand),
+            optional(None if cells_from is None else uint(cells_from)),
+            maybe_time(wake_us) + maybe_text(delay) + maybe_text(wait) + maybe_text(event),
+            counted([text(name) for name in awaits]),
+        )
+    )
+    if asked is None:
+        about += b"\x00"
+    else:
+        request, resume, reason, by = asked
+        about += bytes([request, resume]) + maybe_text(reason) + maybe_text(by)
+    strands = [uint(strand) + framed(at) for strand, at in (cells or {}).items()]
+    body = framed(about) + framed(definition(workflow)) + framed(input) + maybe(result)
+    body += maybe(root) + counted(strands)
+    body += counted([framed(row) for row in steps]) + counted([framed(one) for one in events])
+    return sealed(SNAPSHOT, NO_CODEC, body)
+
+
+def history(
+    row: int,
+    path: str,
+    name: str,
+    attempt: int,
+    outcome: int,
+    worker: str,
+    started_us: int,
+    ended_us: int,
+    output: bytes | None = None,
+    failure: bytes | None = None,
+) -> bytes:
+    """A step of a snapshot."""
+    begin = uint(row) + text(path) + text(name) + uint(attempt) + bytes([outcome]) + text(worker)
+    return begin + moment(started_us) + moment(ended_us) + maybe(output) + maybe(failure)
+
+
+def kept(name: str, key: str | None, came_us: int, payload: bytes | None) -> bytes:
+    """An event of a snapshot."""
+    return text(name) + maybe_text(key) + moment(came_us) + maybe(payload)
 
 
 # Definitions.

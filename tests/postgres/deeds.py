@@ -73,6 +73,7 @@ def walk(url: str, log: Path, look: Callable[[int], None] | None = None) -> None
             stops.early_events,
             stops.forks,
             stops.requests,
+            stops.moves,
             stops.tags_and_retries,
             stops.leases,
             stops.spreads,

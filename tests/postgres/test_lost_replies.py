@@ -148,6 +148,24 @@ async def test_a_submit_that_replaces(line: Line, part: Loss) -> None:
 
 
 @PARTS
+@pytest.mark.parametrize("then", [0, 4])
+async def test_an_import(line: Line, part: Loss, then: int) -> None:
+    await line.client.submit(WAIT, "one", 1)
+    await line.client.send_event("one", "go", 4, idempotency_key="k")
+    data = await line.client.export("one")
+    trap = line.lose(SUBMIT, part=part, then=then)
+    assert await line.client.import_(data, "two") == "two"
+    assert trap.sprung()
+    assert line.count("instances WHERE id = 'two'") == 1
+    assert line.count("events WHERE id = 'two'") == 1
+    assert line.count("inputs") == line.count("instances")
+    with pytest.raises(InstanceAlreadyExistsError):
+        await line.client.import_(data, "two")
+    async with Worker(line.backend, WAIT, poll_interval=POLL):
+        assert await line.client.result("two", timeout=LONG) == 5
+
+
+@PARTS
 async def test_many_submits_in_one_batch(line: Line, part: Loss) -> None:
     trap = line.lose(SUBMIT, part=part)
     items = [(f"many-{n}", n) for n in range(50)]

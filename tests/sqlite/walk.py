@@ -263,6 +263,7 @@ async def walk(path: Path, log: Path, look: Callable[[int], None] | None = None)
         stops.early_events,
         stops.forks,
         stops.requests,
+        stops.moves,
         stops.tags_and_retries,
         stops.leases,
         stops.spreads,
@@ -393,6 +394,22 @@ class Stops:
         held = await self.claim("straight-5")
         await self.backend.cancel("straight-5", None, None)
         assert await held.complete(2) == "cancelled"
+
+    async def moves(self) -> None:
+        """Snapshots of one in the middle and of one that has ended, and events that came early."""
+        await self.submit(FORK, "fork-9")
+        await run_on(await self.claim("fork-9"))
+        await self.event("fork-9", "k-9", "other")
+        moved = await self.backend.export("fork-9")
+        await self.backend.cancel("fork-9", "moved", None)
+        await self.event("moved-1", "k-9", "other")
+        await self.event("moved-1", None, "other")
+        await self.backend.import_(moved, "moved-1")
+        await self.event("moved-1")
+        await run_on(await self.claim("moved-1"))
+        ended = await self.backend.export("moved-1")
+        await self.event("moved-2")
+        await self.backend.import_(ended, "moved-2")
 
     async def tags_and_retries(self) -> None:
         await self.submit(TAGGED, "tagged-1")

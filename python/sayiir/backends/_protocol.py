@@ -179,6 +179,29 @@ class Backend(Protocol):
             InstanceNotFoundError: There is no such instance.
         """
 
+    async def export(self, instance_id: str) -> bytes:
+        """Everything that is stored of an instance, all of the same moment; see `encode_snapshot`.
+
+        What a worker that holds it has not committed is not in it, nor is the lease.
+
+        Raises:
+            InstanceNotFoundError: There is no such instance.
+            InvalidStateError: It is an item of a spread map, or awaits some.
+        """
+
+    async def import_(self, snapshot: bytes, instance_id: str) -> None:
+        """Create an instance under this id as a snapshot says, in one step, held by nobody.
+
+        It is ready or parked as its position and its time say; a pending cancel or pause takes
+        effect. Events that came early for the id are its own, before those of the snapshot; one
+        whose name and key the snapshot knows is dropped. Nothing is stored of a snapshot that
+        `check_snapshot` refuses.
+
+        Raises:
+            InstanceAlreadyExistsError: The id is taken.
+            SnapshotFormatError: The bytes are no snapshot, or one that no instance could have.
+        """
+
     async def delete(self, instance_id: str, force: bool) -> None:
         """Remove an instance, its history, its events and its items.
 

@@ -273,6 +273,16 @@ class StorageBackend:
         )
         return ends
 
+    async def export(self, instance_id: str) -> bytes:
+        """See `Backend.export`."""
+        snapshot: bytes = await self._ask(self.store.export, instance_id)
+        return snapshot
+
+    async def import_(self, snapshot: bytes, instance_id: str) -> None:
+        """See `Backend.import_`."""
+        await self._ask(self.store.import_, snapshot, instance_id)
+        self.hub.submitted([instance_id], "fail")
+
     async def delete(self, instance_id: str, force: bool) -> None:
         """See `Backend.delete`."""
         await self._ask(self.store.delete, instance_id, force)

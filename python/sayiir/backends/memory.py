@@ -231,6 +231,15 @@ class InMemoryBackend:
         """See `Backend.items`."""
         return self.store.items(instance_id, group)
 
+    async def export(self, instance_id: str) -> bytes:
+        """See `Backend.export`."""
+        return self.store.export(instance_id, self.clock())
+
+    async def import_(self, snapshot: bytes, instance_id: str) -> None:
+        """See `Backend.import_`."""
+        self.store.import_(snapshot, instance_id, self.clock())
+        self.hub.submitted([instance_id], "fail")
+
     async def delete(self, instance_id: str, force: bool) -> None:
         """See `Backend.delete`."""
         self.store.delete(instance_id, force, self.clock())

@@ -16,6 +16,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "demo": "sayiir.cli.demo",
     "doctor": "sayiir.cli.doctor",
+    "inspect": "sayiir.cli.inspect",
     "migrate": "sayiir.cli.migrate",
     "run": "sayiir.cli.run",
     "runs": "sayiir.cli.runs",

@@ -15,7 +15,7 @@ import click
 from sayiir import _clock, parse_duration
 from sayiir.cli.terminal import safe
 
-__all__ = ["Length", "Moment", "read_json"]
+__all__ = ["Length", "Moment", "read_bytes", "read_json"]
 
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 """The most that is read of a file or of stdin. A backend may take less."""
@@ -115,25 +115,36 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number in JSON")
 
 
-def _text_of(given: str, what: str) -> str:
-    if given != "-" and not given.startswith("@"):
-        return given
-    origin = "stdin" if given == "-" else repr(given[1:])
+def read_bytes(given: str, what: str) -> bytes:
+    """All bytes of a file, or of stdin for `-`.
+
+    Raises:
+        click.UsageError: They cannot be read, or are too many.
+    """
+    origin = "stdin" if given == "-" else repr(given)
     try:
         if given == "-":
             raw = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
         else:
-            with Path(given[1:]).open("rb") as file:
+            with Path(given).open("rb") as file:
                 raw = file.read(MAX_INPUT_BYTES + 1)
-        text = raw.decode("utf-8-sig")
     except OSError as failure:
         raise click.UsageError(
             safe(f"{what}: {origin} cannot be read: {failure.strerror or failure}")
         ) from None
-    except UnicodeDecodeError:
-        raise click.UsageError(safe(f"{what}: {origin} is not UTF-8 text")) from None
     except ValueError as failure:
         raise click.UsageError(safe(f"{what}: {origin} cannot be read: {failure}")) from None
     if len(raw) > MAX_INPUT_BYTES:
         raise click.UsageError(safe(f"{what}: {origin} has more than {MAX_INPUT_BYTES:,} bytes"))
-    return text
+    return raw
+
+
+def _text_of(given: str, what: str) -> str:
+    if given != "-" and not given.startswith("@"):
+        return given
+    name = given if given == "-" else given[1:]
+    try:
+        return read_bytes(name, what).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        origin = "stdin" if given == "-" else repr(name)
+        raise click.UsageError(safe(f"{what}: {origin} is not UTF-8 text")) from None

@@ -21,6 +21,7 @@ from sayiir.cli.instance import (
     write_instance,
     write_list,
 )
+from sayiir.cli.moving import export_command, import_command
 from sayiir.cli.session import ask, json_option, url_option
 from sayiir.cli.terminal import note, say, say_json, say_output
 
@@ -43,6 +44,10 @@ Exit codes of every command here:
 @click.group("runs", epilog=_EXIT_CODES)
 def command() -> None:
     """Look at instances and steer them."""
+
+
+command.add_command(export_command)
+command.add_command(import_command)
 
 
 @command.command("list")

@@ -134,15 +134,23 @@ def opened(url: str | None, *, make: bool) -> Backend:
     return connect(url) if codec is None else connect(url, codec=codec)
 
 
-def ask(url: str | None, as_json: bool, question: Callable[[WorkflowClient], Awaitable[T]]) -> T:
-    """What a client of an existing backend answers, on an event loop of its own.
+def ask(
+    url: str | None,
+    as_json: bool,
+    question: Callable[[WorkflowClient], Awaitable[T]],
+    *,
+    make: bool = False,
+) -> T:
+    """What a client of a backend answers, on an event loop of its own.
+
+    Without `make` the backend must be there already.
 
     Raises:
         Refused: Something was refused.
     """
 
     async def answer() -> T:
-        backend = opened(url, make=False)
+        backend = opened(url, make=make)
         try:
             async with WorkflowClient(backend) as client:
                 return await question(client)

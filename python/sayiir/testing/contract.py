@@ -21,6 +21,7 @@ from ._events import EventContract
 from ._hinting import HintContract, ListenContract
 from ._leasing import LeaseContract
 from ._listing import ListContract
+from ._moving import MoveContract
 from ._parents import OverContract, ParentContract
 from ._parking import ParkContract
 from ._pending import PendingContract
@@ -50,6 +51,7 @@ class BackendContract(
     ParentContract,
     OverContract,
     GoneContract,
+    MoveContract,
     RaceContract,
 ):
     """Every promise of `sayiir.backends.Backend`, one test each; see the module's opening.

@@ -6,7 +6,7 @@
 //! Time is always an argument, in microseconds since the Unix epoch.
 //!
 //! Layers, lowest first: [`error`], [`id`] → [`policy`], [`definition`], [`envelope`] → [`event`],
-//! [`state`] → [`advance`] → [`wire`].
+//! [`state`] → [`advance`] → [`wire`] → [`snapshot`].
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod policy;
+pub mod snapshot;
 pub mod state;
 pub mod wire;
 

@@ -375,6 +375,79 @@ impl Outcome {
     }
 }
 
+/// Where an instance stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Status {
+    /// Ready or running.
+    InProgress = 0,
+    /// In a delay, a backoff, or before its start time.
+    Waiting = 1,
+    /// Waiting for an event.
+    AwaitingSignal = 2,
+    /// Paused by somebody.
+    Paused = 3,
+    /// Finished.
+    Completed = 4,
+    /// Finished with an error.
+    Failed = 5,
+    /// Cancelled by somebody.
+    Cancelled = 6,
+}
+
+impl Status {
+    /// The public word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::InProgress => "in_progress",
+            Self::Waiting => "waiting",
+            Self::AwaitingSignal => "awaiting_signal",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status with this number, which is what is stored.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::InProgress,
+            1 => Self::Waiting,
+            2 => Self::AwaitingSignal,
+            3 => Self::Paused,
+            4 => Self::Completed,
+            5 => Self::Failed,
+            6 => Self::Cancelled,
+            _ => return None,
+        })
+    }
+
+    /// The status with this public word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [
+            Self::InProgress,
+            Self::Waiting,
+            Self::AwaitingSignal,
+            Self::Paused,
+            Self::Completed,
+            Self::Failed,
+            Self::Cancelled,
+        ]
+        .into_iter()
+        .find(|status| status.word() == word)
+    }
+
+    /// Whether nothing ever happens to the instance again.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
 /// One line of an instance's history, written once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepRow {
@@ -396,6 +469,15 @@ pub struct StepRow {
     pub started_us: i64,
     /// End, µs since the epoch.
     pub ended_us: i64,
+}
+
+/// One history row with the worker that wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// The step.
+    pub step: StepRow,
+    /// The worker that ran it.
+    pub worker: Arc<str>,
 }
 
 /// Why nothing runs and nobody needs to hold the instance.

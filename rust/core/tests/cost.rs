@@ -9,6 +9,7 @@ mod counting;
 use counting::peak;
 use sayiir_core::Error;
 use sayiir_core::envelope::{self, Bytes, HEADER, codec, kind, put_bytes, put_uint};
+use sayiir_core::snapshot::Snapshot;
 use sayiir_core::state;
 use sayiir_core::wire::decode_definition;
 
@@ -180,5 +181,95 @@ fn composites_lists_positions_and_errors_cost_in_proportion_to_their_bytes() {
     ] {
         assert!(matches!(refused, Err(Error::Format(_))), "{refused:?}");
         assert!(cost <= 1_024, "{cost} bytes held for {}", bytes.len());
+    }
+}
+
+/// A snapshot of an instance of a workflow of one wait, with these steps and events.
+fn snapshot(cells: &[u8], steps: &[u8], events: &[u8]) -> Bytes {
+    // A wait for the event "e".
+    let wait = record(&[8, 1, b'w', 1, b'e', 0, 0]);
+    let tree = definition(&[0], &many(1, &wait));
+    let head = [
+        &[1, b'i', 0, 0, 0, 0, 3, 0],
+        &uint(0x7fff_ffff)[..],
+        &uint(0x7fff_ffff),
+        &[0, 0, 0, 0, 0, 0, 0],
+    ]
+    .concat();
+    let input = envelope::sealed(kind::VALUE, codec::MSGPACK, &[0xc0]);
+    sealed(
+        kind::SNAPSHOT,
+        &[
+            &record(&head)[..],
+            &record(&tree),
+            &record(&input),
+            &[0, 0],
+            cells,
+            steps,
+            events,
+        ]
+        .concat(),
+    )
+}
+
+#[test]
+fn a_snapshot_costs_in_proportion_to_its_bytes() {
+    let step = |seq: u32| {
+        let (path, worker) = ([b'a' + (seq % 2) as u8], [b'v' + (seq % 2) as u8]);
+        let fields = [
+            &uint(u64::from(seq))[..],
+            &record(&path),
+            &record(&path.map(|byte| byte + 2)),
+            &[1, 3],
+            &record(&worker),
+            &[0; 16],
+            &[0, 0],
+        ];
+        record(&fields.concat())
+    };
+    let event = |seq: u32| {
+        let (name, key) = ([b'a' + (seq % 2) as u8], [b'k']);
+        record(&[&record(&name)[..], &[1], &record(&key), &[0; 8], &[0]].concat())
+    };
+    let cell = |strand: u32| {
+        let bytes = sealed(kind::CELL, &[0, 6, 0, 0]);
+        [uint(u64::from(strand)), record(&bytes)].concat()
+    };
+    let rows = |row: &dyn Fn(u32) -> Vec<u8>| -> Vec<u8> {
+        let rows: Vec<u8> = (1..=100_000).flat_map(row).collect();
+        [uint(100_000), rows].concat()
+    };
+    let none = [0];
+    for bytes in [
+        snapshot(&none, &rows(&step), &none),
+        snapshot(&none, &none, &rows(&event)),
+        snapshot(&rows(&cell), &none, &none),
+    ] {
+        let (cost, read) = peak(|| Snapshot::decode(&bytes));
+        assert!(read.is_ok(), "{:?}", read.err());
+        assert!(
+            cost <= FLOOR + FEW * bytes.len(),
+            "{cost} bytes held for {}",
+            bytes.len()
+        );
+        // The same, but for its last byte.
+        let cut = sealed(kind::SNAPSHOT, &bytes[HEADER..bytes.len() - 1]);
+        let (cost, read) = peak(|| Snapshot::decode(&cut));
+        assert!(matches!(read, Err(Error::Format(_))));
+        assert!(cost <= FLOOR + FEW * cut.len(), "{cost} bytes held");
+    }
+    for claim in [1 << 20, 1 << 32, u64::MAX] {
+        let mut lie = uint(claim);
+        lie.extend([0; 100]);
+        for bytes in [
+            snapshot(&lie, &none, &none),
+            snapshot(&none, &lie, &none),
+            snapshot(&none, &none, &lie),
+            sealed(kind::SNAPSHOT, &lie),
+        ] {
+            let (cost, read) = peak(|| Snapshot::decode(&bytes));
+            assert!(matches!(read, Err(Error::Format(_))));
+            assert!(cost < 64 << 10, "{cost} bytes held for a claim of {claim}");
+        }
     }
 }

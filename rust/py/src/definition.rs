@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyTuple};
 use sayiir_core::Bytes;
 use sayiir_core::definition::{
     Definition, NodeKind, NodeSpec, OnError, OnMax, OnTimeout, TaskSpec,
@@ -127,6 +127,12 @@ impl Program {
     #[getter]
     fn definition_hash(&self) -> String {
         self.def.hash_hex()
+    }
+
+    /// The definition as data, sealed.
+    #[getter(tree)]
+    fn sealed_tree<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.tree())
     }
 
     /// Tags and priority of what a fresh instance does first.

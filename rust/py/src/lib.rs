@@ -13,6 +13,7 @@ mod payload;
 mod record;
 mod rows;
 mod run;
+mod snapshot;
 mod storage;
 mod store;
 mod value;
@@ -25,6 +26,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<definition::Program>()?;
     m.add_class::<at_rest::AtRest>()?;
     m.add_function(wrap_pyfunction!(at_rest::decode_stored, m)?)?;
+    m.add_function(wrap_pyfunction!(at_rest::open_payload, m)?)?;
     m.add_class::<record::Claim>()?;
     m.add_class::<record::Claimant>()?;
     m.add_class::<record::Batch>()?;
@@ -45,6 +47,11 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(payload::encode_payload, m)?)?;
     m.add_function(wrap_pyfunction!(payload::decode_payload, m)?)?;
     m.add_function(wrap_pyfunction!(payload::decode_error_record, m)?)?;
+    m.add_function(wrap_pyfunction!(snapshot::encode_snapshot, m)?)?;
+    m.add_function(wrap_pyfunction!(snapshot::decode_snapshot, m)?)?;
+    m.add_function(wrap_pyfunction!(snapshot::check_snapshot, m)?)?;
+    m.add_function(wrap_pyfunction!(snapshot::explain_cell, m)?)?;
+    m.add_function(wrap_pyfunction!(snapshot::explain_definition, m)?)?;
     m.add_function(wrap_pyfunction!(payload::register_values, m)?)?;
     m.add_function(wrap_pyfunction!(payload::register_plain_form, m)?)?;
     m.add_function(wrap_pyfunction!(payload::check_name, m)?)?;

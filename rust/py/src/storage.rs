@@ -23,6 +23,7 @@ use crate::rows::{
     NewFields, backlog_to_py, batch_of, fields, filter_of, history_to_py, news_to_py, page_to_py,
     policy_of, reply_to_py, request_of, submitted_to_py,
 };
+use crate::snapshot;
 
 /// Names of the places where the environment variable `SAYIIR_FAIL_AT` lets a process die, for the store
 /// of this kind: "sqlite" or "postgres".
@@ -100,6 +101,7 @@ fn answer_to_py<'py>(py: Python<'py>, answer: Answer) -> PyResult<Bound<'py, PyA
             .map(|end| end_to_py(py, end))
             .collect::<Vec<_>>()
             .into_pyobject(py),
+        Answer::Snapshot(snapshot) => Ok(PyBytes::new(py, &snapshot.encode()).into_any()),
         Answer::Backlog(backlog) => backlog
             .iter()
             .map(backlog_to_py)
@@ -691,6 +693,31 @@ impl Storage {
             group,
         };
         self.send(py, port, now, call)
+    }
+
+    fn export(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        instance_id: &str,
+    ) -> PyResult<u64> {
+        let call = Call::Export {
+            id: instance_id.into(),
+        };
+        self.send(py, port, now, call)
+    }
+
+    fn import_(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        now: Option<f64>,
+        snapshot: &[u8],
+        instance_id: &str,
+    ) -> PyResult<u64> {
+        let snapshot = Arc::new(snapshot::read_for(py, snapshot, instance_id)?);
+        self.send(py, port, now, Call::Import { snapshot })
     }
 
     #[pyo3(signature = (port, now, instance_id, force))]

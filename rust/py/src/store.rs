@@ -345,6 +345,29 @@ impl MemoryStore {
             .collect()
     }
 
+    /// A sealed snapshot.
+    fn export<'py>(
+        &self,
+        py: Python<'py>,
+        instance_id: &str,
+        now: f64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let snapshot = self.call(py, self.inner.export(instance_id, us(now)))?;
+        Ok(PyBytes::new(py, &snapshot.encode()))
+    }
+
+    /// Creates an instance from a sealed snapshot, under this id.
+    fn import_(
+        &self,
+        py: Python<'_>,
+        snapshot: &[u8],
+        instance_id: &str,
+        now: f64,
+    ) -> PyResult<()> {
+        let snapshot = crate::snapshot::read_for(py, snapshot, instance_id)?;
+        self.call(py, self.inner.import(&snapshot, us(now)))
+    }
+
     fn delete(&self, py: Python<'_>, instance_id: &str, force: bool, now: f64) -> PyResult<()> {
         self.call(py, self.inner.delete(instance_id, force, us(now)))
     }

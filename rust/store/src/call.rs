@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sayiir_core::Bytes;
+use sayiir_core::snapshot::Snapshot;
 use sayiir_core::state::{Commit, ItemEnd, Reply, StepRow};
 
 use crate::contract::{
@@ -103,6 +104,12 @@ pub enum Call {
         id: Arc<str>,
         group: u32,
     },
+    Export {
+        id: Arc<str>,
+    },
+    Import {
+        snapshot: Arc<Snapshot>,
+    },
     Delete {
         id: Arc<str>,
         force: bool,
@@ -135,6 +142,7 @@ pub enum Answer {
     Bytes(Bytes),
     Rows(Vec<StepRow>),
     Items(Vec<ItemEnd>),
+    Snapshot(Box<Snapshot>),
     Backlog(Vec<Backlog>),
     Wake(Option<i64>),
 }
@@ -226,6 +234,11 @@ impl Call {
             Self::Input { id } => Answer::Bytes(store.input(id)?),
             Self::Rows { id, seqs } => Answer::Rows(store.rows(id, seqs)?),
             Self::Items { id, group } => Answer::Items(store.items(id, *group)?),
+            Self::Export { id } => Answer::Snapshot(store.export(id, now_us)?),
+            Self::Import { snapshot } => {
+                store.import(snapshot, now_us)?;
+                Answer::Nothing
+            }
             Self::Delete { id, force } => {
                 store.delete(id, *force, now_us)?;
                 Answer::Nothing

@@ -25,10 +25,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use sayiir_core::Bytes;
+use sayiir_core::advance::Stored;
 use sayiir_core::event::Event;
 use sayiir_core::id::MAX_NAME_BYTES;
 use sayiir_core::policy::Tags;
-use sayiir_core::state::{Commit, ItemEnd, Reply, StepRow, StrandId};
+use sayiir_core::snapshot::{Asked, Snapshot, Unmovable};
+use sayiir_core::state::{Commit, ItemEnd, NO_CELLS, Reply, StepRow, StrandId};
+pub use sayiir_core::state::{HistoryRow, Status};
+use sayiir_core::wire;
 
 /// One level of priority is worth this much waiting, µs.
 pub const AGEING_US: i64 = 30_000_000;
@@ -54,64 +58,6 @@ pub fn unwanted(parent: &str) -> Request {
     Request {
         reason: Some(format!("an item of '{parent}', which does not await it any more").into()),
         by: None,
-    }
-}
-
-/// Where an instance stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Status {
-    /// Ready or running.
-    InProgress = 0,
-    /// In a delay, a backoff, or before its start time.
-    Waiting = 1,
-    /// Waiting for an event.
-    AwaitingSignal = 2,
-    /// Paused by somebody.
-    Paused = 3,
-    /// Finished.
-    Completed = 4,
-    /// Finished with an error.
-    Failed = 5,
-    /// Cancelled by somebody.
-    Cancelled = 6,
-}
-
-impl Status {
-    /// The public word.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::InProgress => "in_progress",
-            Self::Waiting => "waiting",
-            Self::AwaitingSignal => "awaiting_signal",
-            Self::Paused => "paused",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// The status with this public word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        [
-            Self::InProgress,
-            Self::Waiting,
-            Self::AwaitingSignal,
-            Self::Paused,
-            Self::Completed,
-            Self::Failed,
-            Self::Cancelled,
-        ]
-        .into_iter()
-        .find(|status| status.word() == word)
-    }
-
-    /// Whether nothing ever happens to the instance again.
-    #[must_use]
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
 }
 
@@ -247,15 +193,6 @@ pub struct InstanceRow {
     pub steps: u32,
 }
 
-/// One history row with the worker that wrote it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryRow {
-    /// The step.
-    pub step: StepRow,
-    /// The worker that ran it.
-    pub worker: Arc<str>,
-}
-
 /// Which instances to list; everything unset matches.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
@@ -362,6 +299,91 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+/// The part of a snapshot that an instance's row has; the rest is for the store to fill in.
+///
+/// # Errors
+/// [`StoreError::Format`] when the definition is damaged, or another one than the row says.
+pub fn entry_of(
+    row: InstanceRow,
+    tree: &Bytes,
+    awaits: Vec<Arc<str>>,
+    asked: Option<Asked>,
+) -> StoreResult<Snapshot> {
+    let damaged = |why: &str| {
+        StoreError::Format(format!(
+            "instance '{}' cannot be exported: its stored definition is damaged ({why})",
+            row.id
+        ))
+    };
+    if tree.is_empty() {
+        return Err(not_movable(
+            &row.id,
+            row.status,
+            "; it is an item of a spread map, which moves with its parent only",
+        ));
+    }
+    let definition = wire::decode_definition(tree).map_err(|error| damaged(&error.to_string()))?;
+    if *definition.hash() != row.hash {
+        return Err(damaged("it has another hash"));
+    }
+    Ok(Snapshot {
+        definition: Arc::new(definition),
+        tree: Bytes::clone(tree),
+        id: row.id,
+        status: row.status,
+        created_us: row.created_us,
+        updated_us: row.updated_us,
+        start_at_us: row.start_at_us,
+        wake_at_us: row.wake_at_us,
+        delay_id: row.delay_id,
+        signal_id: row.signal_id,
+        signal_name: row.signal_name,
+        awaits,
+        asked,
+        needs: row.needs,
+        stored: Stored::default(),
+        cells_from: NO_CELLS,
+        input: Bytes::default(),
+        result: row.output.or(row.error),
+        steps: Vec::new(),
+        events: Vec::new(),
+    })
+}
+
+fn not_movable(id: &Arc<str>, status: Status, hint: &'static str) -> StoreError {
+    StoreError::InvalidState {
+        id: Arc::clone(id),
+        status,
+        verb: "export",
+        hint,
+    }
+}
+
+/// The snapshot, if the instance is one that can be moved.
+///
+/// # Errors
+/// [`StoreError::InvalidState`] for an item of a spread map and for an instance that awaits some;
+/// [`StoreError::Format`] when its position is damaged.
+pub fn movable(snapshot: Snapshot) -> StoreResult<Box<Snapshot>> {
+    let (id, status) = (Arc::clone(&snapshot.id), snapshot.status);
+    match snapshot.movable() {
+        Ok(snapshot) => Ok(Box::new(snapshot)),
+        Err(Unmovable::Item) => Err(not_movable(
+            &id,
+            status,
+            "; it is an item of a spread map, which moves with its parent only",
+        )),
+        Err(Unmovable::AwaitsItems) => Err(not_movable(
+            &id,
+            status,
+            "; it awaits the items of a spread map, which are instances of their own; export it when the map is done",
+        )),
+        Err(Unmovable::Damaged(error)) => Err(StoreError::Format(format!(
+            "instance '{id}' cannot be exported: {error}"
+        ))),
+    }
+}
 
 /// `Result` with a [`StoreError`].
 pub type StoreResult<T> = std::result::Result<T, StoreError>;
@@ -473,6 +495,13 @@ pub trait Store {
 
     /// How the items of a group of this instance ended, by their indexes.
     fn items(&self, id: &str, group: StrandId) -> StoreResult<Vec<ItemEnd>>;
+
+    /// Everything that is stored of an instance, all of the same moment.
+    fn export(&self, id: &str, now_us: i64) -> StoreResult<Box<Snapshot>>;
+
+    /// Creates an instance under the snapshot's id, as the snapshot says, held by nobody. What was
+    /// asked of it takes effect.
+    fn import(&self, snapshot: &Snapshot, now_us: i64) -> StoreResult<()>;
 
     /// Removes an instance with its history and events; a running one only with `force`.
     fn delete(&self, id: &str, force: bool, now_us: i64) -> StoreResult<()>;

@@ -164,7 +164,7 @@ pub enum Held {
 }
 
 /// What a claim hands over: the stored state of one instance.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stored {
     /// The root cell; none for a fresh instance.
     pub cursor: Option<Bytes>,

@@ -8,6 +8,7 @@
 
 mod definitions;
 mod positions;
+mod snapshots;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,9 +19,9 @@ use sayiir_core::state::Cell;
 use sayiir_core::wire::decode_definition;
 use sayiir_core::{Error, ErrorRecord};
 
-/// What was frozen first, and what came with spread maps.
-fn folders() -> [PathBuf; 2] {
-    ["v1", "v1-spread"].map(|folder| {
+/// What was frozen first, what came with spread maps, and whole instances.
+fn folders() -> [PathBuf; 3] {
+    ["v1", "v1-spread", "v1-snapshot"].map(|folder| {
         PathBuf::from(env!("CARGO_MANIFEST_DIR"))
             .join("../../tests/golden")
             .join(folder)

@@ -1,4 +1,4 @@
-//! Definitions as bytes: random trees come back as they were, and no bytes do any harm.
+//! Definitions and snapshots as bytes: random trees come back as they were, and no bytes do any harm.
 //!
 //! What the bytes are, one by one, is frozen by `golden`; what reading them may cost in memory is the
 //! subject of `cost`.
@@ -14,6 +14,7 @@ use proptest::test_runner::FileFailurePersistence;
 use sayiir_core::definition::MAX_DEFINITION_DEPTH;
 use sayiir_core::envelope::{self, HEADER, codec, kind, put_bytes, put_uint};
 use sayiir_core::policy::TaskPolicy;
+use sayiir_core::snapshot::Snapshot;
 use sayiir_core::wire::{decode_definition, encode_definition};
 use sayiir_core::{Definition, Error, NodeSpec, TaskSpec};
 use trees::{CENTURY_US, definition};
@@ -93,6 +94,46 @@ fn refusal(body: &[u8]) -> String {
     }
 }
 
+/// Whole instances in every state, as they are frozen.
+fn snapshots() -> Vec<Vec<u8>> {
+    [
+        "fresh",
+        "paused",
+        "forked",
+        "completed",
+        "failed",
+        "cancelled",
+    ]
+    .map(|name| {
+        let folder = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/golden/v1-snapshot"
+        );
+        std::fs::read(format!("{folder}/snapshot-{name}.bin")).unwrap()
+    })
+    .to_vec()
+}
+
+/// What can be read is written again so that it is read the same, and its position is judged.
+fn snapshot_or_refuse(bytes: &[u8]) {
+    match Snapshot::decode(bytes) {
+        Ok(snapshot) => {
+            assert_eq!(Snapshot::decode(&snapshot.encode()).as_ref(), Ok(&snapshot));
+            let judged = snapshot.check_position();
+            assert!(
+                matches!(judged, Ok(()) | Err(Error::Format(_))),
+                "{judged:?}"
+            );
+            let resting = snapshot.at_rest(0);
+            assert_eq!(Snapshot::decode(&resting.encode()), Ok(resting));
+        }
+        Err(error) => assert!(
+            matches!(error, Error::Format(_) | Error::Newer(_)),
+            "{error:?}"
+        ),
+    }
+}
+
 proptest! {
     // The seed of a failure is kept beside this file and tried first from then on.
     #![proptest_config(ProptestConfig {
@@ -115,6 +156,22 @@ proptest! {
         changes in vec(change(), 1..6),
     ) {
         read_or_refuse(&sealed(&changed(&encode_definition(&def), &changes)));
+    }
+
+    #[test]
+    fn a_forged_snapshot_is_refused_or_read(
+        which in any::<Index>(),
+        changes in vec(change(), 1..6),
+    ) {
+        let frozen = snapshots();
+        let body = changed(&frozen[which.index(frozen.len())], &changes);
+        snapshot_or_refuse(&envelope::sealed(kind::SNAPSHOT, codec::NONE, &body));
+    }
+
+    #[test]
+    fn random_bytes_are_no_snapshot_or_one(body in vec(any::<u8>(), 0..300)) {
+        snapshot_or_refuse(&body);
+        snapshot_or_refuse(&envelope::sealed(kind::SNAPSHOT, codec::NONE, &body));
     }
 
     #[test]

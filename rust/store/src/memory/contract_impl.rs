@@ -1,5 +1,7 @@
 //! The storage contract, call by call, over the maps and indexes of the parent module.
 
+use sayiir_core::snapshot::Snapshot;
+
 use super::*;
 
 impl MemoryStore {
@@ -450,6 +452,20 @@ impl Store for MemoryStore {
         let inner = self.lock();
         let slot = inner.slot(id)?;
         Ok(inner.ends(slot, group).unwrap_or_default())
+    }
+
+    fn export(&self, id: &str, now_us: i64) -> StoreResult<Box<Snapshot>> {
+        let mut inner = self.lock();
+        inner.expire(now_us);
+        let slot = inner.slot(id)?;
+        inner.picture(slot)
+    }
+
+    fn import(&self, snapshot: &Snapshot, now_us: i64) -> StoreResult<()> {
+        let mut inner = self.lock();
+        inner.expire(now_us);
+        inner.forget_old(now_us);
+        inner.take_in(snapshot, now_us)
     }
 
     fn delete(&self, id: &str, force: bool, now_us: i64) -> StoreResult<()> {

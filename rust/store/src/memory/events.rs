@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sayiir_core::Bytes;
 use sayiir_core::event::Event;
+use sayiir_core::snapshot::KeptEvent;
 
 #[derive(Debug)]
 struct Buffered {
@@ -38,6 +39,55 @@ impl EventBox {
             event: Event { seq, name, payload },
         });
         true
+    }
+
+    /// Buffers an event that was buffered elsewhere, or its key alone; it knows better about the key
+    /// than whatever has it here.
+    pub fn adopt(&mut self, event: &KeptEvent) {
+        if let Some(key) = &event.key {
+            self.queue
+                .retain(|known| known.event.name != event.name || known.key.as_ref() != Some(key));
+            self.keys
+                .remove(&(Arc::clone(&event.name), Arc::clone(key)));
+        }
+        match (&event.payload, &event.key) {
+            (Some(payload), key) => {
+                let payload = Bytes::clone(payload);
+                self.push(&event.name, payload, key.as_deref(), event.came_us);
+            }
+            (None, Some(key)) => {
+                self.keys.insert((Arc::clone(&event.name), Arc::clone(key)));
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// What is buffered, in order, and the keys that are known of what is not.
+    pub fn kept(&self) -> Vec<KeptEvent> {
+        let buffered = self.queue.iter().map(|buffered| KeptEvent {
+            name: Arc::clone(&buffered.event.name),
+            key: buffered.key.clone(),
+            came_us: buffered.came_us,
+            payload: Some(Bytes::clone(&buffered.event.payload)),
+        });
+        let waiting: HashSet<_> = self
+            .queue
+            .iter()
+            .filter_map(|one| Some((&one.event.name, one.key.as_ref()?)))
+            .collect();
+        let mut consumed: Vec<_> = self
+            .keys
+            .iter()
+            .filter(|(name, key)| !waiting.contains(&(name, key)))
+            .collect();
+        consumed.sort_unstable();
+        let consumed = consumed.into_iter().map(|(name, key)| KeptEvent {
+            name: Arc::clone(name),
+            key: Some(Arc::clone(key)),
+            came_us: 0,
+            payload: None,
+        });
+        consumed.chain(buffered).collect()
     }
 
     pub fn has(&self, name: &str) -> bool {

@@ -11,6 +11,7 @@ mod contract_impl;
 mod events;
 mod family;
 mod instance;
+mod moving;
 mod queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -537,7 +538,7 @@ impl Inner {
         if let Some(&slot) = self.by_id.get(&new.id) {
             self.erase(slot, now_us);
         }
-        let definition = self.queue.definition(&new.hash, &new.workflow);
+        let definition = self.queue.definition(&new.hash, &new.workflow, &new.tree);
         let mut instance = Box::new(Instance::fresh(
             Arc::clone(&new.id),
             definition,
@@ -554,7 +555,12 @@ impl Inner {
             instance.status = Status::Waiting;
         }
         instance.events = self.orphans.remove(&new.id);
-        let seq = instance.created_seq;
+        self.settle_in(instance, now_us)
+    }
+
+    /// Gives a new instance a slot, and the place that its status says.
+    fn settle_in(&mut self, instance: Box<Instance>, now_us: i64) -> Slot {
+        let (id, seq) = (Arc::clone(&instance.id), instance.created_seq);
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = Some(instance);
@@ -565,7 +571,7 @@ impl Inner {
                 (self.slots.len() - 1) as Slot
             }
         };
-        self.by_id.insert(new.id, slot);
+        self.by_id.insert(id, slot);
         self.created.insert(seq, slot);
         self.place(slot, now_us);
         slot

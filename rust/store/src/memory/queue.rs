@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use sayiir_core::Bytes;
 use sayiir_core::policy::{Tags, covers};
 
 use super::Slot;
@@ -23,6 +24,8 @@ struct Group {
 struct Entry {
     hash: Hash,
     workflow: Arc<str>,
+    /// As data; empty for items of spread maps, which nobody exports.
+    tree: Bytes,
     groups: Vec<Group>,
 }
 
@@ -35,7 +38,7 @@ pub struct Queue {
 
 impl Queue {
     /// The index of a definition, made on first sight.
-    pub fn definition(&mut self, hash: &Hash, workflow: &Arc<str>) -> u32 {
+    pub fn definition(&mut self, hash: &Hash, workflow: &Arc<str>, tree: &Bytes) -> u32 {
         if let Some(index) = self.by_hash.get(hash) {
             return *index;
         }
@@ -43,6 +46,7 @@ impl Queue {
         self.entries.push(Entry {
             hash: *hash,
             workflow: Arc::clone(workflow),
+            tree: Bytes::clone(tree),
             groups: Vec::new(),
         });
         self.by_hash.insert(*hash, index);
@@ -55,6 +59,10 @@ impl Queue {
 
     pub fn workflow(&self, definition: u32) -> &Arc<str> {
         &self.entries[definition as usize].workflow
+    }
+
+    pub fn tree(&self, definition: u32) -> &Bytes {
+        &self.entries[definition as usize].tree
     }
 
     pub fn insert(&mut self, definition: u32, tags: &Tags, order: i64, seq: u64, slot: Slot) {

@@ -287,13 +287,18 @@ impl Desk {
     async fn attempt(&self, link: &Link, works: &mut Vec<Work>) -> Tried<()> {
         // In tests time stands with the callers, who move on together.
         let now = works.iter().filter_map(|work| work.job.now_us).max();
-        let items: Vec<NewInstance> = works
+        let examples: Vec<NewInstance> = works
             .iter()
             .filter_map(|work| match &work.job.call {
-                Call::Commit { commit, .. } => commit.family.as_ref()?.batch.as_ref(),
+                Call::Commit { commit, .. } => commit
+                    .family
+                    .as_ref()?
+                    .batch
+                    .as_ref()
+                    .map(super::family::example),
+                Call::Import { snapshot } => Some(super::moving::example(snapshot)),
                 _ => None,
             })
-            .map(super::family::example)
             .collect();
         let news: Vec<&NewInstance> = works
             .iter()
@@ -303,7 +308,7 @@ impl Desk {
                 _ => None,
             })
             .flatten()
-            .chain(&items)
+            .chain(&examples)
             .collect();
         let mut lanes = std::mem::take(&mut *self.lanes.borrow_mut());
         let ensured = lanes.ensure(link, &self.place, &news, now).await;

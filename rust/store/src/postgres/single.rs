@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use sayiir_core::state::{Commit, NO_CELLS, Next, Parked, Reply};
+use sayiir_core::state::{Commit, NO_CELLS, Next, Parked, Reply, StepRow};
 use tokio_postgres::types::ToSql;
 
 use super::connection::{Link, Place, Tried};
@@ -73,7 +73,7 @@ impl Asked {
 pub struct Control {
     pub instance: i64,
     pub id: Arc<str>,
-    status: Status,
+    pub status: Status,
     fence: i64,
     held: bool,
     asked: Option<Asked>,
@@ -175,7 +175,7 @@ impl Single<'_> {
         self.control_row(&sql::CONTROL_BY, &instance).await
     }
 
-    async fn control(&self, id: &str) -> Tried<Option<Control>> {
+    pub(super) async fn control(&self, id: &str) -> Tried<Option<Control>> {
         self.control_row(&sql::CONTROL, &id).await
     }
 
@@ -210,6 +210,11 @@ impl Single<'_> {
                 self.request(id, request, false).await?.map(Answer::Status)
             }
             Call::Unpause { id } => self.unpause(id, work.again).await?.map(Answer::Status),
+            Call::Export { id } => self.export(id).await?.map(Answer::Snapshot),
+            Call::Import { snapshot } => self
+                .import(snapshot, work, lanes)
+                .await?
+                .map(|()| Answer::Nothing),
             Call::Delete { id, force } => self
                 .delete(id, *force, work.again)
                 .await?
@@ -301,7 +306,7 @@ impl Single<'_> {
         Ok(Ok(outcomes))
     }
 
-    async fn is_ours(&self, instance: i64, token: i64) -> Tried<bool> {
+    pub(super) async fn is_ours(&self, instance: i64, token: i64) -> Tried<bool> {
         let row = self.link.row(&sql::TOKEN, &[&instance]).await?;
         Ok(row.is_some_and(|row| row.get::<_, i64>(0) == token))
     }
@@ -371,7 +376,7 @@ impl Single<'_> {
     }
 
     /// A parked instance whose time or event has come is ready.
-    async fn place(&mut self, instance: i64) -> Tried<bool> {
+    pub(super) async fn place(&mut self, instance: i64) -> Tried<bool> {
         let ready = self.link.run(&sql::PLACE, &[&instance, &self.now]).await? > 0;
         self.effects.work |= ready;
         Ok(ready)
@@ -736,36 +741,47 @@ impl Single<'_> {
         })
     }
 
+    /// Step rows that one worker wrote.
+    pub(super) async fn write_steps(
+        &self,
+        instance: i64,
+        worker: i32,
+        rows: impl Iterator<Item = &StepRow>,
+    ) -> Tried<()> {
+        let rows: Vec<&StepRow> = rows.collect();
+        let params: [Param<'_>; 11] = [
+            &instance,
+            &worker,
+            &rows.iter().map(|row| row.seq as i32).collect::<Vec<_>>(),
+            &rows.iter().map(|row| &*row.path).collect::<Vec<_>>(),
+            &rows.iter().map(|row| &*row.name).collect::<Vec<_>>(),
+            &rows
+                .iter()
+                .map(|row| row.attempt as i32)
+                .collect::<Vec<_>>(),
+            &rows
+                .iter()
+                .map(|row| row.outcome as i16)
+                .collect::<Vec<_>>(),
+            &rows.iter().map(|row| row.started_us).collect::<Vec<_>>(),
+            &rows.iter().map(|row| row.ended_us).collect::<Vec<_>>(),
+            &rows
+                .iter()
+                .map(|row| row.output.as_deref())
+                .collect::<Vec<_>>(),
+            &rows
+                .iter()
+                .map(|row| row.error.as_deref())
+                .collect::<Vec<_>>(),
+        ];
+        self.link.run(&sql::STEPS_NEW, &params).await.map(drop)
+    }
+
     async fn write_facts(&self, control: &Control, worker: i32, commit: &Commit) -> Tried<()> {
         let instance = control.instance;
         if !commit.steps.is_empty() {
-            let rows = &commit.steps;
-            let params: [Param<'_>; 11] = [
-                &instance,
-                &worker,
-                &rows.iter().map(|row| row.seq as i32).collect::<Vec<_>>(),
-                &rows.iter().map(|row| &*row.path).collect::<Vec<_>>(),
-                &rows.iter().map(|row| &*row.name).collect::<Vec<_>>(),
-                &rows
-                    .iter()
-                    .map(|row| row.attempt as i32)
-                    .collect::<Vec<_>>(),
-                &rows
-                    .iter()
-                    .map(|row| row.outcome as i16)
-                    .collect::<Vec<_>>(),
-                &rows.iter().map(|row| row.started_us).collect::<Vec<_>>(),
-                &rows.iter().map(|row| row.ended_us).collect::<Vec<_>>(),
-                &rows
-                    .iter()
-                    .map(|row| row.output.as_deref())
-                    .collect::<Vec<_>>(),
-                &rows
-                    .iter()
-                    .map(|row| row.error.as_deref())
-                    .collect::<Vec<_>>(),
-            ];
-            self.link.run(&sql::STEPS_NEW, &params).await?;
+            self.write_steps(instance, worker, commit.steps.iter())
+                .await?;
         }
         if !commit.cells.is_empty() {
             let strands: Vec<i32> = commit

@@ -386,6 +386,39 @@ statements! {
         concat!("DELETE FROM sayiir.listeners l WHERE l.listener = $1::bigint OR l.expires_us < ", now!("NULL"));
     TELL = "hint.tell", "SELECT pg_notify($1::text, $2::text)";
 
+    // Moving.
+    EXPORT_VIEW = "export.view",
+        "SELECT i.cursor, i.next_seq, i.next_strand, i.cells_from, i.asked, i.resume, i.awaits, d.tree, n.input \
+         FROM sayiir.instances i JOIN sayiir.definitions d ON d.definition = i.definition \
+         LEFT JOIN sayiir.inputs n ON n.instance = i.instance WHERE i.instance = $1::bigint";
+    EXPORT_EVENTS = "export.events",
+        "SELECT e.name, e.key, e.came_us, CASE WHEN NOT e.consumed THEN e.payload END FROM sayiir.events e \
+         WHERE e.id = $1::text AND (NOT e.consumed OR e.key IS NOT NULL) ORDER BY e.event";
+    IMPORT = "import.create",
+        "WITH c AS MATERIALIZED (SELECT nextval('sayiir.instance_numbers') AS instance), \
+         made AS (INSERT INTO sayiir.inputs (instance, id, token, input) \
+           SELECT c.instance, $1::text, $27::bigint, $28::bytea FROM c ON CONFLICT (id) DO NOTHING RETURNING instance), \
+         i AS (INSERT INTO sayiir.instances (instance, fence, id, definition, lane, status, priority, order_us, \
+           created_us, updated_us, ended_us, start_at_us, wake_us, next_seq, next_strand, cells_from, steps, cursor, awaits, \
+           delay_id, signal_id, signal_name, asked, resume, reason, asked_by, result, events) \
+           SELECT made.instance, made.instance << 20, $1::text, $2::integer, $3::integer, $4::smallint, $5::smallint, $6::bigint, \
+           $7::bigint, $8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::integer, $13::integer, $14::integer, \
+           $15::integer, $16::bytea, $17::text[], $18::text, $19::text, $20::text, $21::smallint, $22::smallint, $23::text, \
+           $24::text, $25::bytea, $26::boolean FROM made) \
+         SELECT made.instance FROM made";
+    IMPORT_WORKER = "import.worker", "SELECT n.worker FROM sayiir.worker_names n WHERE n.name = $1::text";
+    IMPORT_KEYS = "import.keys",
+        "DELETE FROM sayiir.events e USING unnest($2::text[], $3::text[]) AS x (name, key) \
+         WHERE e.id = $1::text AND e.name = x.name AND e.key = x.key";
+    IMPORT_EARLY = "import.early",
+        "UPDATE sayiir.events e SET early = false, fresh = false WHERE e.id = $1::text AND coalesce(e.early, false)";
+    IMPORT_EVENTS = "import.events",
+        "INSERT INTO sayiir.events (id, event, name, key, token, came_us, consumed, payload) \
+         SELECT $1::text, nextval('sayiir.event_numbers'), x.name, x.key, $2::bigint, x.came_us, x.payload IS NULL, x.payload \
+         FROM (SELECT u.name, u.key, u.came_us, u.payload FROM unnest($3::text[], $4::text[], $5::bigint[], $6::bytea[]) \
+           WITH ORDINALITY AS u (name, key, came_us, payload, place) ORDER BY u.place) AS x \
+         ON CONFLICT (id, name, key) WHERE key IS NOT NULL DO NOTHING";
+
     // Reading.
     ROW = "instance.row", row_of!("WHERE i.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text)");
     LIST = "list.all",

@@ -2,7 +2,7 @@
 //! instance and of its lease, all under the fence.
 
 use rusqlite::types::ToSql;
-use sayiir_core::state::{Commit, NO_CELLS, Next, Parked, Reply};
+use sayiir_core::state::{Commit, NO_CELLS, Next, Parked, Reply, StepRow};
 
 use super::books::{Asked, End, priority_us};
 use super::statements as sql;
@@ -29,6 +29,24 @@ impl Books {
         self.run(&sql::PARK, params).map(drop)
     }
 
+    pub(super) fn write_step(&self, instance: i64, row: &StepRow, worker: &str) -> StoreResult<()> {
+        let params: [&dyn ToSql; 12] = [
+            &instance,
+            &row.seq,
+            &&*row.path,
+            &&*row.name,
+            &row.attempt,
+            &(row.outcome as u8),
+            &worker,
+            &row.started_us,
+            &row.ended_us,
+            &row.output.as_deref(),
+            &row.error.as_deref(),
+            &seal::step(instance, row),
+        ];
+        self.run(&sql::STEP_NEW, params).map(drop)
+    }
+
     /// The steps, cells and events of a checkpoint.
     fn write_facts(
         &self,
@@ -39,21 +57,7 @@ impl Books {
         commit: &Commit,
     ) -> StoreResult<()> {
         for row in &commit.steps {
-            let params: [&dyn ToSql; 12] = [
-                &instance,
-                &row.seq,
-                &&*row.path,
-                &&*row.name,
-                &row.attempt,
-                &(row.outcome as u8),
-                &worker,
-                &row.started_us,
-                &row.ended_us,
-                &row.output.as_deref(),
-                &row.error.as_deref(),
-                &seal::step(instance, row),
-            ];
-            self.run(&sql::STEP_NEW, params)?;
+            self.write_step(instance, row, worker)?;
         }
         for (strand, cell) in &commit.cells {
             let params: [&dyn ToSql; 4] = [

@@ -7,6 +7,7 @@ use rusqlite::Row;
 use rusqlite::types::ToSql;
 use sayiir_core::event::Event;
 use sayiir_core::policy::Tags;
+use sayiir_core::state::StrandId;
 
 use super::books::bytes;
 use super::reading::hash_of;
@@ -113,6 +114,27 @@ impl Books {
         Ok(Some(claim))
     }
 
+    /// The cells of child strands, from this one on.
+    pub(super) fn read_cells(
+        &self,
+        instance: i64,
+        from: u32,
+    ) -> StoreResult<Vec<(StrandId, Bytes)>> {
+        let params: [&dyn ToSql; 2] = [&instance, &from];
+        let cells = self.all(&sql::CELLS, params, |row| {
+            let strand: u32 = row.get(0)?;
+            let sealed = seal::cell(instance, strand) == row.get::<_, i64>(2)?;
+            Ok((strand, bytes(row, 1)?.unwrap_or_default(), sealed))
+        })?;
+        let checked = cells.into_iter().map(|(strand, cell, sealed)| {
+            let damage = "a row of its cells is damaged";
+            sealed
+                .then_some((strand, cell))
+                .ok_or_else(|| StoreError::Format(self.trouble.say(damage)))
+        });
+        checked.collect()
+    }
+
     /// Reads what the holder of a claim needs before it goes on.
     pub(super) fn load(
         &self,
@@ -123,18 +145,7 @@ impl Books {
     ) -> StoreResult<()> {
         let damaged = |what: &str| Err(StoreError::Format(self.trouble.say(what)));
         if let Some(from) = cells_from {
-            let params: [&dyn ToSql; 2] = [&instance, &from];
-            let cells = self.all(&sql::CELLS, params, |row| {
-                let strand: u32 = row.get(0)?;
-                let sealed = seal::cell(instance, strand) == row.get::<_, i64>(2)?;
-                Ok((strand, bytes(row, 1)?.unwrap_or_default(), sealed))
-            })?;
-            for (strand, cell, sealed) in cells {
-                if !sealed {
-                    return damaged("a row of its cells is damaged");
-                }
-                claim.stored.cells.push((strand, cell));
-            }
+            claim.stored.cells = self.read_cells(instance, from)?;
         }
         let input = self.read_input(instance)?;
         let Some(input) = input else {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rusqlite::types::ToSql;
 use sayiir_core::event::Event;
 use sayiir_core::policy::covers;
+use sayiir_core::snapshot::Snapshot;
 use sayiir_core::state::{Commit, ItemEnd, Reply, StepRow, StrandId};
 
 use super::books::{Asked, Control, bytes, priority_us};
@@ -122,15 +123,18 @@ impl Books {
         self.run(&sql::CREATE, params)?;
         let params: [&dyn ToSql; 3] = [&instance, &&new.input[..], &seal::input(instance)];
         self.run(&sql::INPUT_NEW, params)?;
-        if self
-            .one(&sql::EVENTS_EARLY, [&new.id], |_| Ok(()))?
-            .is_some()
-        {
-            self.forget_early(&new.id, now_us)?;
-            self.run(&sql::EVENTS_ADOPT, [&new.id])?;
+        self.adopt_early(instance, &new.id, now_us)?;
+        Ok(instance)
+    }
+
+    /// Events that came before their instance are its own from now on.
+    pub(super) fn adopt_early(&self, instance: i64, id: &str, now_us: i64) -> StoreResult<()> {
+        if self.one(&sql::EVENTS_EARLY, [id], |_| Ok(()))?.is_some() {
+            self.forget_early(id, now_us)?;
+            self.run(&sql::EVENTS_ADOPT, [id])?;
             self.run(&sql::HAS_EVENTS, [instance])?;
         }
-        Ok(instance)
+        Ok(())
     }
 
     /// Events that waited too long for this id are gone, even if nothing has swept them yet.
@@ -524,6 +528,25 @@ impl Store for Books {
 
     fn items(&self, id: &str, group: StrandId) -> StoreResult<Vec<ItemEnd>> {
         self.ends(self.find_id(id)?, group)
+    }
+
+    fn export(&self, id: &str, now_us: i64) -> StoreResult<Box<Snapshot>> {
+        self.expire(now_us)?;
+        self.picture(id)
+    }
+
+    fn import(&self, snapshot: &Snapshot, now_us: i64) -> StoreResult<()> {
+        self.expire(now_us)?;
+        let taken = self.one(&sql::STATUS, [&snapshot.id], |row| {
+            Ok(status_of(row.get(0)?))
+        })?;
+        if let Some(status) = taken {
+            return Err(StoreError::AlreadyExists {
+                id: Arc::clone(&snapshot.id),
+                status,
+            });
+        }
+        self.take_in(snapshot.clone().at_rest(now_us), now_us)
     }
 
     fn delete(&self, id: &str, force: bool, now_us: i64) -> StoreResult<()> {

@@ -22,6 +22,7 @@ mod family;
 mod lane;
 mod leases;
 mod listing;
+mod moving;
 mod reading;
 mod schema;
 mod seal;

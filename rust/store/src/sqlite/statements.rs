@@ -220,6 +220,23 @@ statements! {
     ITEM_GONE = "items.gone", "DELETE FROM items WHERE item = ?1";
     GROUPS_GONE = "items.groups_gone", "DELETE FROM item_groups WHERE parent = ?1";
 
+    EXPORT_VIEW = "export.view",
+        "SELECT i.instance, i.cursor, i.next_seq, i.next_strand, i.cells_from, i.asked, i.resume, i.awaits, d.tree \
+         FROM instances i JOIN definitions d ON d.definition = i.definition WHERE i.id = ?1";
+    EXPORT_EVENTS = "export.events",
+        "SELECT name, \"key\", came_us, CASE WHEN consumed = 0 THEN payload END FROM events \
+         WHERE id = ?1 AND (consumed = 0 OR \"key\" IS NOT NULL) ORDER BY event";
+    IMPORT = "import.create",
+        "INSERT INTO instances (instance, id, definition, status, priority, tags, order_us, fence, events, created_us, \
+         updated_us, ended_us, start_at_us, cursor, next_seq, next_strand, cells_from, steps, \"check\", wake_us, awaits, \
+         delay_id, signal_id, signal_name, asked, resume, reason, asked_by, result) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, \
+         ?23, ?24, ?25, ?26, ?27, ?28)";
+    IMPORT_KEY = "import.key", "DELETE FROM events WHERE id = ?1 AND name = ?2 AND \"key\" = ?3";
+    IMPORT_EVENT = "import.event",
+        "INSERT OR IGNORE INTO events (id, name, \"key\", payload, came_us, consumed, early) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)";
+
     DELETE_INSTANCE = "delete.instance", "DELETE FROM instances WHERE instance = ?1";
     DELETE_INPUT = "delete.input", "DELETE FROM inputs WHERE instance = ?1";
     DELETE_CELLS = "delete.cells", "DELETE FROM cells WHERE instance = ?1";
