@@ -1,31 +1,34 @@
 """Draws the pictures of the pages: `python -m docs.draw`, in the repository's folder.
 
-A block of `mermaid NAME` on a page shows the workflow that stands under `NAME` when the page's
-Python blocks have run, or that of `examples/NAME.py`; many viewers of Markdown make a picture of
-it. So a picture is never drawn by hand, and `tests/test_drawings.py` says when one is not what its
-page would draw now.
+A picture `images/NAME.svg` on a page shows the workflow that stands under `NAME` when the page's
+Python blocks have run; the one of the README shows an example's. So a picture is never drawn by
+hand, and `tests/test_images.py` says when one is not what its page would draw now.
 """
 
+import re
 from pathlib import Path
 from runpy import run_path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.papers import PAPERS, ROOT, blocks
+from tests.papers import ROOT, blocks
 
 from sayiir import Workflow
 
+IMAGES = ROOT / "docs" / "images"
+PAGE = ROOT / "docs" / "flows.md"
+FROM_EXAMPLES = {"order": ROOT / "examples" / "order.py"}
+_IMAGE = re.compile(r"!\[[^\]]*\]\(images/([a-z]+)\.svg\)")
 
-def drawn(text: str) -> str:
-    """A page with its drawings as they would be drawn now."""
-    shown = [block for block in blocks(text) if block.language == "mermaid"]
-    left = left_by_blocks(text) if shown else {}
-    for block in shown:
-        name = block.word
-        workflow = left[name] if name in left else of_example(name)
-        old, new = (f"```mermaid {name}\n{it}```\n" for it in (block.source, mermaid_of(workflow)))
-        text = text.replace(old, new)
-    return text
+
+def pictures() -> dict[Path, str]:
+    """Every picture as it would be drawn now."""
+    text = PAGE.read_text(encoding="utf-8")
+    page = left_by_blocks(text)
+    drawn = {name: page[name] for name in _IMAGE.findall(text)}
+    for name, path in FROM_EXAMPLES.items():
+        drawn[name] = run_path(str(path))["workflow"]
+    return {IMAGES / f"{name}.svg": svg_of(workflow) for name, workflow in drawn.items()}
 
 
 def left_by_blocks(text: str) -> dict[str, Any]:
@@ -39,24 +42,20 @@ def left_by_blocks(text: str) -> dict[str, Any]:
         return run_path(str(program))
 
 
-def of_example(name: str) -> Workflow[Any, Any]:
-    """The workflow of an example."""
-    workflow: Workflow[Any, Any] = run_path(str(ROOT / "examples" / f"{name}.py"))["workflow"]
-    return workflow
-
-
-def mermaid_of(workflow: Workflow[Any, Any]) -> str:
-    """The drawing of a workflow as it stands in a block."""
-    return f"{workflow.to_mermaid()}\n"
+def svg_of(workflow: Workflow[Any, Any]) -> str:
+    """The drawing of a workflow, as it is written into a file."""
+    drawing: str = workflow.to_svg()
+    return drawing.rstrip("\n") + "\n"
 
 
 def main() -> None:
-    """Draw all pictures anew, where they stand."""
-    for paper in PAPERS:
-        text = paper.read_text(encoding="utf-8")
-        new = drawn(text)
-        if new != text:
-            paper.write_text(new, encoding="utf-8")
+    """Write all pictures, and remove what no page shows any more."""
+    IMAGES.mkdir(exist_ok=True)
+    drawn = pictures()
+    for old in set(IMAGES.glob("*.svg")) - drawn.keys():
+        old.unlink()
+    for path, svg in drawn.items():
+        path.write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ A page is followed from top to bottom, as a reader would, in a folder of its own
 * `python celery` and the like, programs for others that ours are compared with, are compiled: what
   they import is no dependency of ours, not even of the tests.
 * Others run `sql` and `python postgres` (`tests/postgres/test_docs_queries.py`), read `hex` and
-  `hash` (`tests/test_golden.py`), and draw `mermaid` (`tests/test_drawings.py`); `python notest`
+  `hash` (`tests/test_golden.py`), and draw `mermaid` (`tests/test_images.py`); `python notest`
   shows lines out of a program in `tests/postgres`; `{eval-rst}` is for the site
   (`tests/test_site.py`); `text` is no code.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-__all__ = ["Block", "Node", "to_mermaid"]
+__all__ = ["Block", "Node", "lasting", "to_mermaid"]
 
 Node: TypeAlias = tuple[Any, ...]
 """A node as the engine takes it: its kind, its name, and what its kind needs."""
@@ -17,7 +17,11 @@ Block: TypeAlias = list[Node]
 """Nodes that run one after the other."""
 
 _Tail: TypeAlias = tuple[str, str | None]
-_SPECIAL = {ord(c): f"#{ord(c)};" for c in '"#&<>\\`;'}
+# Control characters too: a new line would end the statement, and the rest be read as markup.
+_SPECIAL = {
+    code: f"#{code};" for code in (*map(ord, '"#&<>\\`;\u2028\u2029'), *range(32), *range(127, 160))
+}
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
 _SHAPES = {
     "task": ('["', '"]'),
     "fork": ('{{"', '"}}'),
@@ -51,6 +55,22 @@ def to_mermaid(name: str, block: Sequence[Node]) -> str:
     drawing.put("finish", '(["', "end", '"])')
     drawing.join(tails, "finish")
     return "\n".join(["flowchart TD", *drawing.lines])
+
+
+def lasting(seconds: float) -> str:
+    """A length of time as a person reads it, in the largest units that say it exactly.
+
+    >>> lasting(30.0), lasting(5400.0), lasting(2_592_000.0), lasting(0.25)
+    ('30 s', '1 h 30 min', '30 d', '0.25 s')
+    """
+    words, rest = [], round(seconds, 3)
+    for unit, length in _UNITS:
+        if rest >= length:
+            words.append(f"{int(rest // length)} {unit}")
+            rest = round(rest % length, 3)
+    if rest or not words:
+        words.append(f"{rest:g} s")
+    return " ".join(words)
 
 
 class _Drawing:
@@ -101,9 +121,9 @@ def _label(node: Node) -> str:
     """What a node's shape says."""
     kind, name = node[0], node[1]
     if kind == "delay":
-        return f"{name}: {node[2]:g} s"
+        return f"{name}: {lasting(node[2])}"
     if kind == "wait":
-        return f"event {node[2]}"
+        return f"event {node[2]}" if name == node[2] else f"{name}: event {node[2]}"
     if kind == "spread":
         return f"map {name}, spread"
     if kind in ("map", "loop", "child") and name != kind:
