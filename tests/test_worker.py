@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from benches.python_backend import PythonBackend
 
 from sayiir import Flow, InMemoryBackend, SyncWorkflowClient, Worker, Workflow, WorkflowClient, task
 from sayiir._core import Claim, Claimant
@@ -67,6 +68,32 @@ async def test_instances_run_at_once(backend: Backend, meeting: str) -> None:
     async with Worker(backend, workflow, concurrency=4, poll_interval=NEVER):
         handles = [await client.submit(workflow, input=n) for n in range(4)]
         assert [await handle.result(timeout=LONG) for handle in handles] == [0, 1, 2, 3]
+
+
+class Discreet(PythonBackend):
+    """Tells nobody of one instance, as if another process had submitted it."""
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        def hear(kind: str, instance_id: str) -> None:
+            if instance_id != "hushed":
+                listener(kind, instance_id)
+
+        return super().listen(hear)
+
+
+async def test_a_hint_counts_though_its_claim_brought_something_else() -> None:
+    backend = Discreet()
+    workflow = Flow("meet").then(meeting_of_coroutines(2), name="meet").build()
+    client = WorkflowClient(backend)
+    async with Worker(backend, (workflow, ADD), concurrency=2, poll_interval=NEVER):
+        # Both slots have looked, and rest.
+        assert await (await client.submit(ADD, input=1)).result(timeout=LONG) == 2
+        for _ in range(20):
+            await asyncio.sleep(0)
+        # Whoever looks for the second one finds the first.
+        await client.submit(workflow, "hushed", 1)
+        handle = await client.submit(workflow, "told", 2)
+        assert await handle.result(timeout=LONG) == 2
 
 
 @pytest.mark.parametrize("meeting", MEETINGS)

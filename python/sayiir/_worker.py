@@ -346,8 +346,9 @@ class _Engine:
         )
         self._idle: deque[asyncio.Future[None]] = deque()
         self._hungry: deque[asyncio.Future[Claim | None]] = deque()
-        # What was told of on this thread, and what the latest claim brought.
-        self._offered: list[str] = []
+        # What was told of on this thread, numbered, and what claims brought in this turn.
+        self._offered: dict[int, str] = {}
+        self._offers = 0
         self._brought: set[str] = set()
         self._sorting = False
         """Slots that ask for an instance, and the task that claims for them."""
@@ -500,8 +501,7 @@ class _Engine:
             while self._hungry:
                 asking = list(self._hungry)
                 self._hungry.clear()
-                # This claim finds what had been told of before it was made.
-                del self._offered[: len(asking)]
+                told = self._offers
                 claims: deque[Claim] = deque()
                 try:
                     claims.extend(await self._backend.claim(self._claimant, len(asking)))
@@ -510,7 +510,13 @@ class _Engine:
                         if not waiter.done():
                             waiter.set_exception(error)
                     continue
-                self._brought = {claim.instance_id for claim in claims}
+                self._brought.update(claim.instance_id for claim in claims)
+                if len(claims) < len(asking):
+                    # There was no more, so of what had been told of before nothing is left. A
+                    # claim that came back full may have brought something else instead.
+                    for number in [number for number in self._offered if number <= told]:
+                        del self._offered[number]
+                self._sort_out_soon()
                 for waiter in asking:
                     if not waiter.done():
                         waiter.set_result(claims.popleft() if claims else None)
@@ -556,18 +562,21 @@ class _Engine:
     def _sort_out(self) -> None:
         """Wake slots for work that was told of on this thread, unless a claim has brought it.
 
-        A claim that went out together with a submit, or behind it, finds what that made before
+        The invariant: what was told of is kept until a claim brought it, or one that was made
+        later and had room left did not find it; and as long as anything is kept no slot rests. A
+        claim that went out together with a submit, or behind it, finds what that made before
         anybody is told. So while one is under way its answer is waited for, which whoever is woken
         now would have to do as well; and answers that came at once are heard before this runs.
         """
         self._sorting = False
-        if self._feeder is not None:
-            return
-        for instance_id in self._offered:
-            if not instance_id or instance_id not in self._brought:
-                self._wake_one()
-        self._offered.clear()
+        for number, about in list(self._offered.items()):
+            if about in self._brought:
+                del self._offered[number]
         self._brought.clear()
+        if self._feeder is None and self._offered:
+            self._hints += 1
+            for _ in self._offered:
+                self._wake_next()
 
     def _wake_next(self) -> None:
         while self._idle:
@@ -599,7 +608,10 @@ class _Engine:
             elif self._native is not None:
                 self._wake_one()
             else:
-                self._offered.append(instance_id)
+                if len(self._offered) < self._worker.concurrency:
+                    # More than there are slots wakes no more slots.
+                    self._offers += 1
+                    self._offered[self._offers] = instance_id
                 self._sort_out_soon()
         elif kind == "news":
             if here:
