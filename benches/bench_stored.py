@@ -19,8 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from benches.ledger import Ledger
-from benches.postgres_floor import PostgresFloor
-from benches.postgres_server import Effort, effort, served
+from benches.postgres_server import effort, served
 from benches.python_backend import PythonBackend
 from benches.store import POSTGRES, SQLITE
 from benches.workload import PAYLOAD, WOKEN, chain, fork, loop, mapped
@@ -184,15 +183,6 @@ async def _complete(url: str, in_flight: int, count: int) -> None:
     await backend.close()
 
 
-async def _script_effort(in_flight: int, count: int) -> Effort:
-    """What the bare script takes of the server for so many instances of three steps."""
-    async with PostgresFloor(served().url()) as floor:
-        await floor.instances(in_flight, count // 4)  # Warm.
-        before = effort()
-        await floor.instances(in_flight, count)
-        return effort() - before
-
-
 def bench_served_effort(ledger: Ledger) -> None:
     """Transactions of a server, and bytes in its log, for a step of instances of three steps."""
     for in_flight, count in ((1, 512), (64, 8_192)):
@@ -201,22 +191,18 @@ def bench_served_effort(ledger: Ledger) -> None:
             before = effort()
             asyncio.run(_complete(url, in_flight, count))
             spent = effort() - before
-        bare = asyncio.run(_script_effort(in_flight, count))
         judged = in_flight == 64
         each = {
-            "transactions": (spent.transactions, bare.transactions, "", 0.05),
-            "bytes in the log": (spent.wal_bytes, bare.wal_bytes, "B", 700.0),
+            "transactions": (spent.transactions / count / 3, "", 0.05),
+            "bytes in the log": (spent.wal_bytes / count / 3, "B", 700.0),
         }
-        for what, (ours, floor, unit, most) in each.items():
-            figure = ours / count / 3
+        for what, (figure, unit, most) in each.items():
             ledger.enter(
                 "stored",
                 f"{POSTGRES.name}: {what} for a step, submit and claim included, "
                 f"{in_flight} in flight",
                 figure,
                 unit,
-                against=floor / count / 3,
-                rival="bare script",
                 judged=figure if judged else None,
                 at_most=most if judged else None,
                 budget=f"≤ {most:g} {unit}".rstrip() if judged else "",
