@@ -491,11 +491,7 @@ impl AtRest {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let plain =
             payload::seal(value, self.writes_pickles()).map_err(|f| error::encode(py, &f))?;
-        let place = Place {
-            id: instance_id,
-            role: Role::of(role)?,
-            name,
-        };
+        let place = Place::named(instance_id, role, name)?;
         let key = self.current(py)?;
         Ok(PyBytes::new(
             py,
@@ -512,11 +508,7 @@ impl AtRest {
         role: &str,
         name: &str,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let place = Place {
-            id: instance_id,
-            role: Role::of(role)?,
-            name,
-        };
+        let place = Place::named(instance_id, role, name)?;
         let key = self.current(py)?;
         let plain = data.as_bytes().into();
         let sealed = self.seal(py, key.as_deref(), &plain, &place)?;
@@ -532,11 +524,7 @@ impl AtRest {
         role: &str,
         name: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let place = Place {
-            id: instance_id,
-            role: Role::of(role)?,
-            name,
-        };
+        let place = Place::named(instance_id, role, name)?;
         decode(py, Some(self), data.as_bytes(), &place)
     }
 
@@ -574,11 +562,7 @@ pub fn open_payload<'py>(
     role: &str,
     name: &str,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let place = Place {
-        id: instance_id,
-        role: Role::of(role)?,
-        name,
-    };
+    let place = Place::named(instance_id, role, name)?;
     match open(py, codec, data.as_bytes(), &place) {
         Ok(None) => Ok(data.clone()),
         Ok(Some(plain)) => Ok(PyBytes::new(py, &plain)),
@@ -596,10 +580,6 @@ pub fn decode_stored<'py>(
     role: &str,
     name: &str,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let place = Place {
-        id: instance_id,
-        role: Role::of(role)?,
-        name,
-    };
+    let place = Place::named(instance_id, role, name)?;
     decode(py, None, data.as_bytes(), &place)
 }

@@ -51,7 +51,13 @@ pub struct Place<'a> {
     pub name: &'a str,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// From Python's words.
+    pub fn named(id: &'a str, role: &str, name: &'a str) -> PyResult<Self> {
+        let role = Role::of(role)?;
+        Ok(Self { id, role, name })
+    }
+
     /// The id that it is bound to.
     pub fn bound_id(&self) -> String {
         bound_id(self.id)

@@ -414,31 +414,29 @@ fn is_a(obj: &Bound<'_, PyAny>, class: &Py<PyType>) -> bool {
     obj.get_type_ptr().cast() == class.as_ptr()
 }
 
-#[cold]
-fn unshaped(obj: &Bound<'_, PyAny>, failure: &PyErr) -> Box<Refusal> {
+/// What an exception is and says.
+fn told(obj: &Bound<'_, PyAny>, failure: &PyErr) -> String {
     let class = failure.get_type(obj.py());
     let class = class
         .name()
         .map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
     let text = failure.value(obj.py()).str();
     let text = text.map_or_else(|_| "(without a text)".to_owned(), |text| text.to_string());
-    Refusal::new(
-        obj,
-        format!("asked for its plain form it raised {class}: {text}"),
-    )
+    format!("{class}: {text}")
+}
+
+#[cold]
+fn unshaped(obj: &Bound<'_, PyAny>, failure: &PyErr) -> Box<Refusal> {
+    let told = told(obj, failure);
+    Refusal::new(obj, format!("asked for its plain form it raised {told}"))
 }
 
 #[cold]
 fn unpickled(obj: &Bound<'_, PyAny>, failure: &PyErr) -> Box<Refusal> {
-    let class = failure.get_type(obj.py());
-    let class = class
-        .name()
-        .map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
-    let text = failure.value(obj.py()).str();
-    let text = text.map_or_else(|_| "(without a text)".to_owned(), |text| text.to_string());
+    let told = told(obj, failure);
     Refusal::new(
         obj,
-        format!("values of this type are not carried, and pickle refuses it too ({class}: {text})"),
+        format!("values of this type are not carried, and pickle refuses it too ({told})"),
     )
 }
 
