@@ -16,7 +16,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import uvicorn
@@ -128,17 +128,12 @@ async def progress(
 
 async def steps_of(name: str, client: WorkflowClient, seen: int) -> AsyncIterator[str]:
     """The history from `seen` on, as events. Rows are only added, so a number finds its row."""
-    while True:
-        now = await client.status(name)  # Before the history: what has ended gets no more rows.
-        for step in (await client.history(name))[seen:]:
-            seen += 1
-            fact = {"path": step.path, "attempt": step.attempt, "outcome": step.outcome}
-            yield f"id: {seen}\nevent: step\ndata: {json.dumps(fact)}\n\n"
-        if now.is_terminal():
-            yield f"id: {seen}\nevent: end\ndata: {json.dumps({'status': now.status})}\n\n"
-            return
-        with suppress(TimeoutError, WorkflowError):  # However it ends, the status says it.
-            await client.result(name, timeout="200ms")
+    async for step in client.watch(name, after=seen):
+        seen += 1
+        fact = {"path": step.path, "attempt": step.attempt, "outcome": step.outcome}
+        yield f"id: {seen}\nevent: step\ndata: {json.dumps(fact)}\n\n"
+    now = await client.status(name)
+    yield f"id: {seen}\nevent: end\ndata: {json.dumps({'status': now.status})}\n\n"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ LAYERS = (
     {
         *("_clock", "_codec", "_context", "_plain", "_policy", "_status", "_values"),
         *("_logging", "_metrics", "_tracing", "codecs"),
-        *("_inspect", "_snapshot", "codec"),
+        *("_inspect", "_notebook", "_snapshot", "codec"),
     },
     {
         *("_annotation", "_fields", "_form", "_models", "_output", "_signature", "_union"),
@@ -34,7 +34,7 @@ LAYERS = (
     {"backends"},
     {
         *("_argument", "_conflict", "_ending", "_handle", "_listing", "_outcome", "_submission"),
-        *("_client", "_loop_thread", "_sync_client", "_url"),
+        *("_client", "_loop_thread", "_sync_client", "_url", "_watching"),
         *("_invoke", "_leases", "_observation", "_process", "_runner", "_watchdog", "_worker"),
     },
     {"_run", "asgi", "cli", "testing"},

@@ -131,15 +131,20 @@ CLIENT = {
     "list_instances": "(*, status=None, workflow=None, id_prefix=None, created_after=None, "
     "created_before=None, limit=100, cursor=None)",
     "history": "(instance_id)",
+    "watch": "(instance_id, after=0)",
+    "wait_until": "(instance_id, *statuses, timeout=None)",
     "delete": "(instance_id, force=False)",
     "export": "(instance_id)",
     "import_": "(data, new_id=None)",
     "close": "()",
 }
-AT_ONCE = {"__init__", "from_url", "with_conflict_policy"}
+AT_ONCE = {"__init__", "from_url", "watch", "with_conflict_policy"}
 HANDLE = {
     "result": "(timeout=None)",
     "refresh": "()",
+    "history": "()",
+    "watch": "(after=0)",
+    "wait_until": "(*statuses, timeout=None)",
     "cancel": "(reason=None, cancelled_by=None)",
     "pause": "(reason=None, paused_by=None)",
     "unpause": "()",

@@ -8,7 +8,7 @@ with a sentence that names the argument; a wrong kind is a `TypeError`, a wrong 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn, cast
 from weakref import WeakSet
@@ -33,6 +33,8 @@ __all__ = [
     "checked_output",
     "checked_prefix",
     "checked_status",
+    "checked_statuses",
+    "checked_step_count",
     "checked_task",
     "checked_workflow",
 ]
@@ -151,6 +153,33 @@ def checked_status(what: str, value: object) -> Status | None:
     except ValueError:
         words = ", ".join(repr(str(status)) for status in Status)
         raise ValueError(f"{what} must be one of {words}, got {value[:80]!r}") from None
+
+
+def checked_statuses(values: Sequence[object]) -> frozenset[Status]:
+    """One or several states, or their texts.
+
+    >>> checked_statuses(["paused"])
+    frozenset({<Status.PAUSED: 'paused'>})
+    """
+    if not values:
+        raise ValueError("at least one status to wait for must be given, such as 'completed'")
+    found = {checked_status("status", value) for value in values}
+    if None in found:
+        raise TypeError("status must be a Status or its text, got NoneType")
+    return frozenset(status for status in found if status is not None)
+
+
+def checked_step_count(what: str, value: object) -> int:
+    """How many steps: none, or any number of them.
+
+    >>> checked_step_count("after", 0)
+    0
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{what} must be an int, got {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{what} must be 0 or more steps, got a negative number")
+    return value
 
 
 def checked_workflow(value: object) -> Workflow[Any, Any]:

@@ -7,7 +7,7 @@ number of event loops and threads may share a client.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -22,6 +22,8 @@ from ._argument import (
     checked_output,
     checked_prefix,
     checked_status,
+    checked_statuses,
+    checked_step_count,
     checked_task,
     checked_workflow,
 )
@@ -31,7 +33,7 @@ from ._duration import Duration, parse_duration
 from ._ending import Endings
 from ._errors import DecodeError, EncodeError, InstanceAlreadyExistsError
 from ._handle import WorkflowHandle
-from ._listing import InstanceInfo, InstancePage, StepInfo, page_of, step_of
+from ._listing import History, InstanceInfo, InstancePage, StepInfo, page_of, step_of
 from ._outcome import outcome_of
 from ._output import made_output
 from ._snapshot import opened_snapshot, stored_snapshot
@@ -39,6 +41,7 @@ from ._status import Status, WorkflowStatus
 from ._submission import checked_items, fresh_id, new_instance, submit_in_transaction
 from ._tracing import tracing_here
 from ._url import connect
+from ._watching import Sights, Steps
 from ._workflow import Workflow
 from .backends._caller import in_transaction_of
 from .backends._connections import recognise
@@ -100,6 +103,7 @@ class WorkflowClient:
         "_endings",
         "_owns_backend",
         "_policy",
+        "_sights",
     )
 
     def __init__(self, backend: Backend, conflict_policy: ConflictPolicyLike = "fail") -> None:
@@ -107,6 +111,7 @@ class WorkflowClient:
         self._codec = at_rest_of(backend)
         self._policy = conflict_policy_of(conflict_policy)
         self._endings = Endings(backend)
+        self._sights = Sights(backend)
         self._owns_backend = False
         self._closed = False
 
@@ -165,13 +170,14 @@ class WorkflowClient:
         return self._policy
 
     async def close(self) -> None:
-        """End the client: calls that wait for a result raise `RuntimeError`, as do later calls.
+        """End the client: calls that wait raise `RuntimeError`, as do later calls.
 
         Closing twice is fine. The backend is closed only if the client made it.
         """
         if not self._closed:
             self._closed = True
             self._endings.close()
+            self._sights.close()
             if self._owns_backend:
                 await self._backend.close()
 
@@ -375,6 +381,85 @@ class WorkflowClient:
         end = await self._endings.wait(instance_id, None, since)
         return outcome_of(instance_id, end, self._codec)
 
+    def watch(self, instance_id: str, after: int = 0) -> AsyncIterator[StepInfo]:
+        """The steps of an instance as they end, whoever runs it, until it has ended itself.
+
+        First come those that have ended already, then each within about a second of its end, mostly
+        at once. An iteration that is given up can be gone on with, and needs no closing.
+
+        Args:
+            instance_id: The instance.
+            after: How many steps to leave out, because they were seen already.
+
+        Raises:
+            TypeError, ValueError: The id is unacceptable, or `after` is no number of steps.
+            InstanceNotFoundError: There is no such instance, it was deleted meanwhile, or another
+                of its id replaced it. This and the next are raised where the steps are awaited.
+            RuntimeError: The client was closed meanwhile.
+
+        >>> import asyncio
+        >>> from sayiir import Flow, InMemoryBackend, Worker, WorkflowClient
+        >>> clean = Flow("clean").then(str.strip, name="trim").then(str.title, name="big").build()
+        >>> async def main():
+        ...     backend = InMemoryBackend()
+        ...     async with WorkflowClient(backend) as client, Worker(backend, clean):
+        ...         await client.submit(clean, "c-1", " ada ")
+        ...         return [(step.path, step.outcome) async for step in client.watch("c-1")]
+        >>> asyncio.run(main())
+        [('trim', 'completed'), ('big', 'completed')]
+        """
+        checked_name("instance_id", instance_id)
+        checked_step_count("after", after)
+        _ = self.backend
+        return Steps(self._sights.on(instance_id), after)
+
+    async def wait_until(
+        self,
+        instance_id: str,
+        *statuses: Status | str,
+        timeout: Duration | None = None,  # noqa: ASYNC109 - the word of the published API
+    ) -> WorkflowStatus[Any]:
+        """Wait until an instance is in one of these states; at once if it is.
+
+        A state that an instance passes through without staying may be missed.
+
+        Args:
+            instance_id: The instance.
+            statuses: At least one state or its text, such as `"awaiting_signal"`.
+            timeout: How long to wait, in any form a duration may have; 0 looks once; otherwise
+                for ever.
+
+        Returns:
+            Its status.
+
+        Raises:
+            TypeError, ValueError: There is no such state, or none is given.
+            InvalidStateError: It has ended in another state.
+            TimeoutError: It is in none of them in time.
+            InstanceNotFoundError: There is no such instance, it was deleted meanwhile, or another
+                of its id replaced it.
+            RuntimeError: The client was closed meanwhile.
+
+        >>> import asyncio
+        >>> from sayiir import Flow, InMemoryBackend, Worker, WorkflowClient
+        >>> order = Flow("order").wait_for_event("approved").build()
+        >>> async def main():
+        ...     backend = InMemoryBackend()
+        ...     async with WorkflowClient(backend) as client, Worker(backend, order):
+        ...         await client.submit(order, "o-1")
+        ...         return await client.wait_until("o-1", "awaiting_signal", timeout="10s")
+        >>> asyncio.run(main()).signal_name
+        'approved'
+        """
+        checked_name("instance_id", instance_id)
+        wanted = checked_statuses(statuses)
+        limit = (
+            None if timeout is None else parse_duration(timeout, name="timeout", allow_zero=True)
+        )
+        _ = self.backend
+        row = await self._sights.until(instance_id, wanted, limit)
+        return status_of(row, self._codec)
+
     async def cancel(
         self, instance_id: str, reason: str | None = None, cancelled_by: str | None = None
     ) -> None:
@@ -568,7 +653,7 @@ class WorkflowClient:
             InstanceNotFoundError: There is no such instance.
         """
         rows = await self.backend.history(checked_name("instance_id", instance_id))
-        return [step_of(row) for row in rows]
+        return History(step_of(row) for row in rows)
 
     async def export(self, instance_id: str) -> bytes:
         """Everything that is stored of an instance, as bytes that `import_` takes on any backend.

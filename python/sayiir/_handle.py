@@ -15,8 +15,11 @@ from ._status import Status, WorkflowStatus
 from .backends._view import moment, status_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from ._client import WorkflowClient
     from ._duration import Duration
+    from ._listing import StepInfo
     from ._workflow import Workflow
     from .backends import InstanceRow
 
@@ -156,6 +159,35 @@ class WorkflowHandle(Generic[Out_co]):
         self._status = typed_status(plain, self._workflow)
         return self._status
 
+    async def history(self) -> list[StepInfo]:
+        """Every execution of a step. See `WorkflowClient.history`."""
+        return await self._client.history(self.instance_id)
+
+    def watch(self, after: int = 0) -> AsyncIterator[StepInfo]:
+        """The steps as they end, until the instance has. See `WorkflowClient.watch`."""
+        return self._client.watch(self.instance_id, after)
+
+    async def wait_until(
+        self,
+        *statuses: Status | str,
+        timeout: Duration | None = None,  # noqa: ASYNC109 - the word of the published API
+    ) -> WorkflowStatus[Out_co]:
+        """Wait for one of these states and keep it as `details`. See `WorkflowClient.wait_until`.
+
+        >>> import asyncio
+        >>> from sayiir import Flow, InMemoryBackend, WorkflowClient
+        >>> shout = Flow("shout").then(str.upper).build()
+        >>> async def main():
+        ...     handle = await WorkflowClient(InMemoryBackend()).submit(shout, "s-1", "hey")
+        ...     await handle.pause()
+        ...     return await handle.wait_until("paused", "completed")
+        >>> asyncio.run(main())
+        <WorkflowStatus 's-1' of 'shout': paused>
+        """
+        plain = await self._client.wait_until(self.instance_id, *statuses, timeout=timeout)
+        self._status = typed_status(plain, self._workflow)
+        return self._status
+
     async def cancel(self, reason: str | None = None, cancelled_by: str | None = None) -> None:
         """Cancel the instance. See `WorkflowClient.cancel`."""
         await self._client.cancel(self.instance_id, reason, cancelled_by)
@@ -175,6 +207,10 @@ class WorkflowHandle(Generic[Out_co]):
         await self._client.send_event(
             self.instance_id, name, payload, idempotency_key=idempotency_key
         )
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: `details`, which asks nobody."""
+        return self.details._repr_html_()
 
     def __repr__(self) -> str:
         workflow = self._workflow.workflow_id

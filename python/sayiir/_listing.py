@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from ._notebook import MOST_ROWS, moment_text, rows_table, span_text
 from ._status import Status
 from .backends._view import error_of, moment, worker_name
 
 if TYPE_CHECKING:
     from .backends import HistoryRow, InstanceRow, Page
 
-__all__ = ["InstanceInfo", "InstancePage", "StepInfo", "page_of", "step_of"]
+__all__ = ["History", "InstanceInfo", "InstancePage", "StepInfo", "page_of", "step_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,23 @@ class InstancePage:
     def __getitem__(self, index: int) -> InstanceInfo:
         return self.items[index]
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        count = len(self.items)
+        more = ", and there are more" if self.next_cursor is not None else ""
+        return rows_table(
+            f"{count} instance{'' if count == 1 else 's'}{more}",
+            ["id", "workflow", "status", "created", "updated", "steps"],
+            (
+                (
+                    *(one.instance_id, one.workflow_id, one.status),
+                    *(moment_text(one.created_at), moment_text(one.updated_at), one.steps),
+                )
+                for one in self.items[:MOST_ROWS]
+            ),
+            left_out=max(0, count - MOST_ROWS),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StepInfo:
@@ -101,6 +119,33 @@ class StepInfo:
     """Text of the exception of a failed attempt."""
     error_type: str | None = None
     """Name of that exception's class."""
+
+
+class History(list[StepInfo]):
+    """The steps of one instance: a list that a notebook shows as a table.
+
+    >>> History() == []
+    True
+    """
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        return rows_table(
+            f"{len(self)} step{'' if len(self) == 1 else 's'}",
+            ["path", "attempt", "outcome", "worker", "started", "took", "error"],
+            (
+                (
+                    *(step.path, step.attempt, step.outcome, step.worker_id),
+                    moment_text(step.started_at),
+                    span_text((step.ended_at - step.started_at).total_seconds()),
+                    step.error_type,
+                )
+                for step in self[:MOST_ROWS]
+            ),
+            left_out=max(0, len(self) - MOST_ROWS),
+        )
 
 
 def page_of(page: Page) -> InstancePage:

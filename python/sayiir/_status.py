@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from ._errors import DecodeError
+from ._notebook import facts_table, moment_text
 
 __all__ = ["Status", "WorkflowStatus"]
 
@@ -185,6 +186,29 @@ class WorkflowStatus(Generic[Out_co]):
     def __repr__(self) -> str:
         more = f" with {self.error_type}" if self.error_type else ""
         return f"<WorkflowStatus {self.instance_id!r} of {self.workflow_id!r}: {self.status}{more}>"
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: its facts, of an output and an error only the type."""
+        output = None
+        if self.output_bytes is not None:
+            known = type(self.output).__name__ if self.output_error is None else "damaged"
+            output = f"{known}, {len(self.output_bytes):,} bytes"
+        return facts_table(
+            f"{self.instance_id} ({self.workflow_id})",
+            {
+                "status": self.status,
+                "error": self.error_type,
+                "output": output,
+                "reason": self.reason,
+                "cancelled by": self.cancelled_by,
+                "paused by": self.paused_by,
+                "delay": self.delay_id,
+                "awaits event": self.signal_name,
+                "until": moment_text(self.wake_at),
+                "created": moment_text(self.created_at),
+                "updated": moment_text(self.updated_at),
+            },
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The decoder belongs to this process; what it makes of the output is what travels.

@@ -9,7 +9,7 @@ anyway: so what is bound to a thread, or is interrupted on it, finds itself wher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from queue import SimpleQueue
@@ -101,6 +101,20 @@ class SyncWorkflowHandle(Generic[Out_co]):
         """Ask for the status now and keep it as `details`. Raises as `WorkflowClient.status`."""
         return self._client.run(self._handle.refresh)
 
+    def history(self) -> list[StepInfo]:
+        """Every execution of a step. See `WorkflowClient.history`."""
+        return self._client.history(self.instance_id)
+
+    def watch(self, after: int = 0) -> Iterator[StepInfo]:
+        """The steps as they end, until the instance has. See `WorkflowClient.watch`."""
+        return self._client.watch(self.instance_id, after)
+
+    def wait_until(
+        self, *statuses: Status | str, timeout: Duration | None = None
+    ) -> WorkflowStatus[Out_co]:
+        """Wait for one of these states. See `WorkflowClient.wait_until`."""
+        return self._client.run(self._handle.wait_until, *statuses, timeout=timeout)
+
     def cancel(self, reason: str | None = None, cancelled_by: str | None = None) -> None:
         """Cancel the instance. See `WorkflowClient.cancel`."""
         self._client.run(self._handle.cancel, reason, cancelled_by)
@@ -118,6 +132,10 @@ class SyncWorkflowHandle(Generic[Out_co]):
     ) -> None:
         """Send the instance an event. See `WorkflowClient.send_event`."""
         self._client.run(self._handle.send_event, name, payload, idempotency_key=idempotency_key)
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: `details`, which asks nobody."""
+        return self._handle._repr_html_()
 
     def __repr__(self) -> str:
         return f"<Sync{repr(self._handle)[1:]}"
@@ -304,6 +322,35 @@ class SyncWorkflowClient:
     def result(self, instance_id: str, timeout: Duration | None = None) -> Any:
         """Wait for the end and return the output. See `WorkflowClient.result`."""
         return self.run(self._client.result, instance_id, timeout)
+
+    def watch(self, instance_id: str, after: int = 0) -> Iterator[StepInfo]:
+        """The steps of an instance as they end. See `WorkflowClient.watch`.
+
+        >>> from sayiir import Flow, InMemoryBackend, Worker
+        >>> shout = Flow("shout").then(str.upper, name="upper").build()
+        >>> backend = InMemoryBackend()
+        >>> worker = Worker(backend, shout).start()
+        >>> with SyncWorkflowClient(backend) as client:
+        ...     handle = client.submit(shout, "s-1", "hey")
+        ...     [step.path for step in client.watch("s-1")]
+        ['upper']
+        >>> worker.stop()
+        """
+        # The arguments are checked here and now; what is asked of the backend is asked later.
+        return self._drawn(self._client.watch(instance_id, after))
+
+    def _drawn(self, steps: AsyncIterator[StepInfo]) -> Iterator[StepInfo]:
+        async def draw() -> StepInfo | None:
+            return await anext(steps, None)
+
+        while (step := self.run(draw)) is not None:
+            yield step
+
+    def wait_until(
+        self, instance_id: str, *statuses: Status | str, timeout: Duration | None = None
+    ) -> WorkflowStatus[Any]:
+        """Wait until an instance is in one of these states. See `WorkflowClient.wait_until`."""
+        return self.run(self._client.wait_until, instance_id, *statuses, timeout=timeout)
 
     def cancel(
         self, instance_id: str, reason: str | None = None, cancelled_by: str | None = None

@@ -11,8 +11,10 @@ from datetime import datetime
 
 import click
 
-from sayiir import InstanceNotFoundError, Status, WorkflowClient
+from sayiir import InstanceInfo, InstanceNotFoundError, Status, WorkflowClient
 from sayiir.cli.argument import Length, Moment, read_json
+from sayiir.cli.following import flow_option, watch_command, write_error
+from sayiir.cli.graph import Graph, tree_of
 from sayiir.cli.instance import (
     Facts,
     facts_of,
@@ -23,13 +25,19 @@ from sayiir.cli.instance import (
 )
 from sayiir.cli.moving import export_command, import_command
 from sayiir.cli.session import ask, json_option, url_option
-from sayiir.cli.terminal import note, say, say_json, say_output
+from sayiir.cli.standing import is_item, items_of, plan_of
+from sayiir.cli.target import named_workflow
+from sayiir.cli.terminal import draw_tree, note, say, say_json, say_output
 
 __all__ = ["command"]
 
 _instance = click.argument("instance_id", metavar="ID")
 _reason = click.option("--reason", metavar="TEXT", help="Why, for whoever looks at it later.")
 _by = click.option("--by", metavar="NAME", help="Who asked for it.")
+
+
+_MOST_PAGES = 50
+"""How often a list asks for more when items are left out of it."""
 
 
 _EXIT_CODES = """\b
@@ -48,6 +56,7 @@ def command() -> None:
 
 command.add_command(export_command)
 command.add_command(import_command)
+command.add_command(watch_command)
 
 
 @command.command("list")
@@ -58,6 +67,7 @@ command.add_command(import_command)
 @click.option("--created-before", type=Moment(), help="Likewise.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 @click.option("--cursor", help="Go on where the page that gave this cursor ended.")
+@click.option("--items", is_flag=True, help="Also the items of spread maps.")
 @url_option
 @json_option
 def list_command(
@@ -68,44 +78,73 @@ def list_command(
     created_before: datetime | None,
     limit: int,
     cursor: str | None,
+    items: bool,
     url: str | None,
     as_json: bool,
 ) -> None:
     """List instances that match everything given, newest first.
 
+    Items of spread maps are left out unless --items is given; a page may then be shorter than
+    --limit although there are more.
+
     With --json: {"rows": […], "cursor": …}; the cursor is null on the last page.
     """
-    page = ask(
-        url,
-        as_json,
-        lambda client: client.list_instances(
-            status=status,
-            workflow=workflow,
-            id_prefix=prefix,
-            created_after=created_after,
-            created_before=created_before,
-            limit=limit,
-            cursor=cursor,
-        ),
-    )
-    rows = [facts_of(info) for info in page]
+
+    async def gather(client: WorkflowClient) -> tuple[list[InstanceInfo], int, str | None]:
+        shown: list[InstanceInfo] = []
+        left_out, at = 0, cursor
+        for _ in range(_MOST_PAGES):
+            page = await client.list_instances(
+                status=status,
+                workflow=workflow,
+                id_prefix=prefix,
+                created_after=created_after,
+                created_before=created_before,
+                # Never more than fit, so that the last page's cursor is the whole list's.
+                limit=limit - len(shown),
+                cursor=at,
+            )
+            kept = [info for info in page if items or not is_item(info)]
+            shown += kept
+            left_out += len(page) - len(kept)
+            at = page.next_cursor
+            # A page that is nearly full is not worth many small questions.
+            if at is None or len(shown) * 4 > limit * 3 or len(shown) == limit:
+                break
+        return shown, left_out, at
+
+    found, left_out, more = ask(url, as_json, gather)
+    rows = [facts_of(info) for info in found]
     if as_json:
-        say_json({"rows": rows, "cursor": page.next_cursor})
+        say_json({"rows": rows, "cursor": more})
         return
-    if not rows:
+    if rows:
+        write_list(rows)
+    else:
         note("no instances match")
-        return
-    write_list(rows)
-    if page.next_cursor is not None:
-        note(f"there are more: --cursor {shlex.quote(page.next_cursor)}")
+    if left_out:
+        note(f"{left_out} items of spread maps are left out; --items shows them")
+    if more is not None:
+        note(f"there are more: --cursor {shlex.quote(more)}")
 
 
 @command.command("show")
 @_instance
+@click.option("--graph", is_flag=True, help="Draw its flow, with how far it is, as a tree.")
+@flow_option
 @url_option
 @json_option
-def show_command(instance_id: str, url: str | None, as_json: bool) -> None:
-    """Show one instance: its state, who holds it, what it waits for, its error, its history."""
+def show_command(
+    instance_id: str, graph: bool, target: str | None, url: str | None, as_json: bool
+) -> None:
+    """Show one instance: its state, who holds it, what it waits for, its error, its history.
+
+    With --graph its flow is drawn in place of the history. The flow is read from the database,
+    which takes reading all that is stored of the instance.
+    """
+    if graph or target is not None:
+        _draw(instance_id, target, url, as_json)
+        return
 
     async def look(client: WorkflowClient) -> tuple[Facts, list[Facts]]:
         history = await client.history(instance_id)
@@ -117,6 +156,32 @@ def show_command(instance_id: str, url: str | None, as_json: bool) -> None:
         say_json({**facts, "history": history})
     else:
         write_instance(facts, history)
+
+
+def _draw(instance_id: str, target: str | None, url: str | None, as_json: bool) -> None:
+    """Show the flow of an instance and how far it is."""
+    workflow = None if target is None else named_workflow(target)
+
+    async def look(client: WorkflowClient) -> tuple[Graph, bool]:
+        # The plan after the row and before the history, so that what has ended is in the history.
+        row = await client.backend.get(instance_id)
+        plan = await plan_of(client, row, workflow)
+        history = await client.history(instance_id)
+        items = await items_of(client, row) if plan.spreads else None
+        return plan.graph(row, history, items), plan.nodes is not None
+
+    drawn, whole = ask(url, as_json, look)
+    facts = facts_of_row(drawn.row)
+    if as_json:
+        say_json({**facts, "graph": drawn.facts()})
+        return
+    draw_tree(tree_of(drawn))
+    write_error(facts)
+    if not whole:
+        note(
+            "its flow cannot be read while it has to do with a spread map; these are the steps that"
+            " have ended: name the workflow with --flow to see the rest"
+        )
 
 
 @command.command("cancel")

@@ -12,11 +12,25 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["draw", "note", "safe", "say", "say_json", "say_output", "seconds", "stamp", "to_json"]
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+__all__ = [
+    "draw",
+    "draw_tree",
+    "note",
+    "safe",
+    "say",
+    "say_json",
+    "say_output",
+    "seconds",
+    "stamp",
+    "to_json",
+]
 
 # C0 and C1 controls, delete, line and paragraph separators, the marks that override direction, and
 # halves of surrogate pairs. Joiners stay: without them an emoji falls apart.
@@ -163,6 +177,17 @@ def draw(columns: Mapping[str, bool], rows: Iterable[Sequence[str | None]]) -> N
         _draw_table(columns, cells)
     else:
         _write_columns(list(columns), cells)
+
+
+def draw_tree(tree: "Tree") -> None:
+    """A tree on stdout: in colour on a terminal, as plain lines elsewhere."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console(highlight=False, width=shutil.get_terminal_size().columns).print(tree)
+    else:
+        # Lines are as long as they are; nobody folds them here.
+        Console(highlight=False, color_system=None, width=10_000).print(tree)
 
 
 def _draw_table(columns: Mapping[str, bool], cells: Sequence[Sequence[str]]) -> None:
