@@ -160,7 +160,7 @@ RUNNING = {
     "unpause_workflow": "(instance_id, backend)",
     "send_signal": "(instance_id, signal_name, payload, backend)",
 }
-# What a program that only submits must not pay for; none of them is needed to import the package.
+# What nobody pays for who does not ask for it.
 OPTIONAL = {
     *("click", "rich", "pydantic", "msgspec", "pytest", "hypothesis"),
     *("opentelemetry", "prometheus_client"),
@@ -292,15 +292,66 @@ def test_running_here_and_its_twin(name: str) -> None:
     assert not inspect.iscoroutinefunction(function)
 
 
-def test_importing_it_loads_nothing_optional() -> None:
-    program = (
-        "import sys; before = set(sys.modules); import sayiir; print(*set(sys.modules) - before)"
+def loaded_by(code: str) -> set[str]:
+    """The modules that a fresh interpreter loads for this, beyond its own."""
+    program = f"import sys; before = set(sys.modules); {code}; print(*set(sys.modules) - before)"
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.split()
     )
-    loaded = subprocess.run(
+
+
+def test_importing_it_loads_nothing() -> None:
+    assert loaded_by("import sayiir") == {"sayiir"}
+
+
+def test_writing_flows_loads_no_event_loop() -> None:
+    loaded = loaded_by(
+        "from sayiir import Flow, LoopResult, RetryPolicy, SayiirError, TaskContext, task; "
+        "Flow('one').then(task(lambda x: x, name='same')).build()"
+    )
+    assert {"sayiir._core", "sayiir._flow"} <= loaded
+    assert {"asyncio", "logging", "socket", "ssl", "threading", "uuid"} & loaded == set()
+    assert {"sayiir._picture", "sayiir._run", "sayiir._worker", "sayiir.backends"} & loaded == set()
+    assert OPTIONAL & loaded == set()
+
+
+def test_submitting_loads_nothing_that_runs() -> None:
+    loaded = loaded_by("from sayiir import WorkflowClient")
+    assert {"sayiir._client", "asyncio"} <= loaded
+    assert {"sayiir._run", "sayiir._runner", "sayiir._worker", "sayiir.testing"} & loaded == set()
+    assert OPTIONAL & loaded == set()
+
+
+def test_running_loads_nothing_optional() -> None:
+    assert OPTIONAL & loaded_by("from sayiir import *") == set()
+
+
+def test_an_unknown_name_is_refused_as_of_any_module() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'sayiir' has no attribute 'Flwo'$") as found:
+        _ = sayiir.Flwo  # type: ignore[attr-defined]
+    # What an interpreter goes by when it asks "Did you mean: 'Flow'?".
+    assert (found.value.name, found.value.obj) == ("Flwo", sayiir)
+    with pytest.raises(ImportError, match=r"^cannot import name 'Flwo' from 'sayiir' \("):
+        exec("from sayiir import Flwo")
+
+
+def test_a_module_that_cannot_be_loaded_says_why() -> None:
+    program = "import sys; sys.modules['sayiir._core'] = None; import sayiir; sayiir.Flow"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("ModuleNotFoundError: import of sayiir._core ")
+
+
+def test_the_backends_are_there_without_being_imported() -> None:
+    program = "import sayiir; print(sayiir.backends.InMemoryBackend is sayiir.InMemoryBackend)"
+    asked = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert "sayiir._core" in loaded
-    assert OPTIONAL & set(loaded) == set()
+    )
+    assert asked.stdout == "True\n"
 
 
 def test_it_is_typed() -> None:

@@ -36,7 +36,6 @@ from ._handle import WorkflowHandle
 from ._listing import History, InstanceInfo, InstancePage, StepInfo, page_of, step_of
 from ._outcome import outcome_of
 from ._output import made_output
-from ._snapshot import opened_snapshot, stored_snapshot
 from ._status import Status, WorkflowStatus
 from ._submission import checked_items, fresh_id, new_instance, submit_in_transaction
 from ._tracing import tracing_here
@@ -684,6 +683,8 @@ class WorkflowClient:
         >>> asyncio.run(main())
         't-2'
         """
+        from ._snapshot import opened_snapshot
+
         checked_name("instance_id", instance_id)
         return opened_snapshot(self._codec, await self.backend.export(instance_id))
 
@@ -709,6 +710,8 @@ class WorkflowClient:
                 snapshot of an instance; nothing is stored.
             EncodeError: The backend's codec cannot store a payload; nothing is stored.
         """
+        from ._snapshot import stored_snapshot
+
         if not isinstance(data, bytes):
             raise TypeError(f"data must be the bytes of an export, got {type(data).__name__}")
         if new_id is not None:

@@ -27,7 +27,6 @@ import queue
 import signal
 import socket
 import threading
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -817,4 +816,4 @@ def _checked_id(worker_id: object) -> str:
 
 
 def _default_id() -> str:
-    return f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
+    return f"{socket.gethostname()[:64]}-{os.getpid()}-{os.urandom(2).hex()}"

@@ -13,7 +13,6 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from ._core import Program
 from ._draw import Block, Node, to_mermaid
-from ._picture import to_svg
 from ._policy import RetryPolicy
 from ._task import TaskDef
 
@@ -149,6 +148,9 @@ class Workflow(Generic[In_contra, Out_co]):
         >>> svg.startswith("<svg xmlns=") and ">trim</text>" in svg
         True
         """
+        # Loaded by who draws: submitting and running need it never.
+        from ._picture import to_svg
+
         return to_svg(self.workflow_id, self._block)
 
     def _repr_html_(self) -> str:

@@ -5,7 +5,7 @@ The one place that turns a backend's row into a `WorkflowStatus`.
 
 from __future__ import annotations
 
-import uuid
+import os
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,7 @@ def holder_name(worker_id: str) -> str:
     >>> holder_name("w1").startswith("w1~")
     True
     """
-    return f"{worker_id}{INCARNATION}{uuid.uuid4().hex[:12]}"
+    return f"{worker_id}{INCARNATION}{os.urandom(6).hex()}"
 
 
 def worker_name(holder: str) -> str:
