@@ -299,7 +299,7 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     told = run("run", "spread_of_test:f", "--id", "i", "--input", "[1, 2, 3]")
     assert told["output"] == 12
-    listed = [row["instance_id"] for row in run("runs", "list")["rows"]]
+    listed = [row["instance_id"] for row in run("runs", "list", "--items")["rows"]]
     assert len(listed) == 4
     assert run("runs", "result", listed[0])["output"] == 6
     assert run("runs", "show", "i")["status"] == "completed"

@@ -39,8 +39,8 @@ class Assembly:
     __slots__ = ("_lambdas", "metadata", "name", "nodes", "pending", "tasks")
 
     def __init__(self, name: str, metadata: Mapping[str, Any] | None) -> None:
-        self.name = check_name("workflow name", name)
-        self.metadata = _checked_metadata(self.where, metadata)
+        self.name: str = check_name("workflow name", name)
+        self.metadata: dict[str, Any] | None = _checked_metadata(self.where, metadata)
         self.nodes: Block = []
         self.tasks: list[TaskDef] = []
         self.pending: str | None = None

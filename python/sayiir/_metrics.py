@@ -63,7 +63,7 @@ class WorkerMetrics:
     def __init__(
         self, registry: CollectorRegistry | None = None, *, refresh: Duration = "5s"
     ) -> None:
-        self.refresh = parse_duration(refresh, name="refresh", allow_zero=False)
+        self.refresh: float = parse_duration(refresh, name="refresh", allow_zero=False)
         """How often, in seconds, each worker asks how much work is waiting."""
         try:
             import prometheus_client

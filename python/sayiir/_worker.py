@@ -120,7 +120,7 @@ class Worker:
                 f"{type(backend).__name__}; the order is Worker(backend, workflows)"
             )
         self.backend = backend
-        self.workflows = _workflows(workflows)
+        self.workflows: tuple[Workflow[Any, Any], ...] = _workflows(workflows)
         if isinstance(tags, str):
             raise TypeError("tags must be a list of str, got a single str")
         if not isinstance(tags, Iterable):
@@ -129,15 +129,17 @@ class Worker:
         for tag in tags:
             if not isinstance(tag, str):
                 raise TypeError(f"tags must be str, got {type(tag).__name__}")
-        self.concurrency = whole_number("concurrency", concurrency, 1, MAX_CONCURRENCY)
-        self.poll_interval = parse_duration(poll_interval, name="poll_interval", allow_zero=False)
-        self.grace = parse_duration(grace, name="grace", allow_zero=True)
+        self.concurrency: int = whole_number("concurrency", concurrency, 1, MAX_CONCURRENCY)
+        self.poll_interval: float = parse_duration(
+            poll_interval, name="poll_interval", allow_zero=False
+        )
+        self.grace: float = parse_duration(grace, name="grace", allow_zero=True)
         self._processes = (
             default_processes()
             if processes is None
             else whole_number("processes", processes, 1, MAX_CONCURRENCY)
         )
-        self.worker_id = _default_id() if worker_id is None else _checked_id(worker_id)
+        self.worker_id: str = _default_id() if worker_id is None else _checked_id(worker_id)
         """Its name in histories."""
         self._claimant = Claimant(
             holder_name(self.worker_id),

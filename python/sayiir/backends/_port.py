@@ -40,7 +40,7 @@ class Landing:
     __slots__ = ("__weakref__", "_early", "_loop", "_store", "_waiting", "listeners", "port")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, store: Storage) -> None:
-        self.port = Port()
+        self.port: Port = Port()
         self._store = store
         self.listeners: tuple[Listener, ...] = ()
         """Who on this loop wants to hear of other processes."""

@@ -56,11 +56,11 @@ class StorageBackend:
     def __init__(
         self, store: Storage, clock: Callable[[], float], codec: Codec | None = None
     ) -> None:
-        self.codec = codec
+        self.codec: Codec | None = codec
         self._clock = clock
         self._now: Callable[[], float | None] = _no_time if clock is _clock.now else clock
-        self.store = store
-        self.hub = Hub()
+        self.store: Storage = store
+        self.hub: Hub = Hub()
         self._lock = threading.Lock()
         self._landings: WeakKeyDictionary[asyncio.AbstractEventLoop, Landing] = WeakKeyDictionary()
         # The loop that asked last, which nearly always asks next; it must not be kept alive.

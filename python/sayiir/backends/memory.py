@@ -64,15 +64,15 @@ class InMemoryBackend:
         codec: Codec | PayloadCodec | None = None,
         clock: Callable[[], float] = _clock.now,
     ) -> None:
-        self.store = MemoryStore(
+        self.store: MemoryStore = MemoryStore(
             keep_completed=None
             if keep_completed is None
             else parse_duration(keep_completed, name="keep_completed", allow_zero=True),
             keep_events=parse_duration(keep_events, name="keep_events", allow_zero=True),
         )
-        self.hub = Hub()
-        self.codec = codec_argument(codec)
-        self.clock = clock
+        self.hub: Hub = Hub()
+        self.codec: Codec | None = codec_argument(codec)
+        self.clock: Callable[[], float] = clock
 
     def __repr__(self) -> str:
         return f"<InMemoryBackend with {len(self.store)} instances>"

@@ -41,7 +41,7 @@ class WorkerProcess:
     """
 
     def __init__(self, order: Order, folder: Path) -> None:
-        self.name = order["worker"]
+        self.name: str = order["worker"]
         """The worker's name, in the store as in the journal."""
         self._words = folder / f"{self.name}.err"
         with self._words.open("wb") as words:

@@ -8,9 +8,9 @@ client's way of waiting knows.
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import click
 
@@ -27,15 +27,20 @@ from sayiir.cli.terminal import say, say_json, seconds
 __all__ = ["flow_option", "watch_command", "write_error"]
 
 _INTERRUPTED = 130
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
 _ITEMS_EVERY_S = 2.0
 """How often the items of a spread map are counted; while they run, their parent does not change."""
 
-flow_option = click.option(
-    "--flow",
-    "target",
-    metavar="MODULE:ATTRIBUTE",
-    help="The workflow it runs; needed only while it awaits the items of a spread map.",
-)
+
+def flow_option(command: _Command) -> _Command:
+    """Adds `--flow`, which gives the command its parameter `target`."""
+    return click.option(
+        "--flow",
+        "target",
+        metavar="MODULE:ATTRIBUTE",
+        help="The workflow it runs; needed only while it awaits the items of a spread map.",
+    )(command)
 
 
 class Show(Protocol):

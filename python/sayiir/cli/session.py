@@ -37,7 +37,7 @@ class Refused(click.ClickException):
         super().__init__(message)
         self.kind = kind
         self.as_json = False
-        self.facts = {"error": message, "type": kind, **more}
+        self.facts: dict[str, object] = {"error": message, "type": kind, **more}
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Write it."""

@@ -24,7 +24,7 @@ class VirtualClock:
     __slots__ = ("time",)
 
     def __init__(self, start: float = 1_000_000.0) -> None:
-        self.time = start
+        self.time: float = start
         """What it shows; set it to go anywhere, backwards too."""
 
     def __call__(self) -> float:

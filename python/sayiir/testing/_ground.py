@@ -25,7 +25,7 @@ __all__ = ["Ground", "end_as", "everything", "held_by", "start", "submit"]
 class Ground:
     """The fixtures `clock` and `backend`, and the one method that a subclass must give."""
 
-    pytestmark = pytest.mark.asyncio
+    pytestmark: pytest.MarkDecorator = pytest.mark.asyncio
 
     async def make_backend(self, clock: VirtualClock) -> Backend:
         """An empty backend whose `now()`, leases and timers follow the clock.

@@ -53,7 +53,7 @@ class HandWorker:
         self.backend = backend
         self.name = name
         self.lease_ttl = lease_ttl
-        self.claimant = Claimant(
+        self.claimant: Claimant = Claimant(
             name, [workflow.program for workflow in workflows], tags=tags, lease_ttl=lease_ttl
         )
 
@@ -87,9 +87,9 @@ class Held:
     def __init__(self, worker: HandWorker, claim: Claim) -> None:
         self.worker = worker
         self.claim = claim
-        self.instance_id = claim.instance_id
-        self.fence = claim.fence
-        self.state = "held"
+        self.instance_id: str = claim.instance_id
+        self.fence: int = claim.fence
+        self.state: str = "held"
         """The last turn's: `held parked handed_over completed failed cancelled paused lost`."""
         self.steps: list[Step] = []
         """Steps that were started and whose end was not reported."""

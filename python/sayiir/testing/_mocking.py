@@ -108,7 +108,7 @@ class Mocks:
 
     def __init__(self) -> None:
         self._mocks: list[Mock] = []
-        self.edition = 0
+        self.edition: int = 0
         """Changes with every mock that comes or goes."""
 
     def __bool__(self) -> bool:
