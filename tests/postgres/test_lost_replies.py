@@ -29,7 +29,7 @@ from sayiir import (
     WorkflowCancelled,
     WorkflowClient,
 )
-from sayiir.testing import HandWorker
+from sayiir.testing import HandWorker, new_instance
 
 LONG = 30.0
 POLL = "50ms"
@@ -254,6 +254,28 @@ async def test_a_worker(line: Line, part: Loss, words: str, then: int) -> None:
     assert [(step.attempt, step.outcome) for step in steps] == [(1, "completed")] * 3
     assert line.count("workers") == 0
     assert line.count("instances WHERE holder IS NOT NULL") == 0
+
+
+@PARTS
+@pytest.mark.parametrize("then", [0, 4])
+async def test_a_submit_and_the_claim_that_takes_it(line: Line, part: Loss, then: int) -> None:
+    worker = HandWorker(line.backend, [ROW])
+    assert await worker.claim_ids(5) == []
+    trap = line.lose(SUBMIT, CLAIM, part=part, then=then)
+    # While this one is under way, the others gather.
+    other = asyncio.ensure_future(line.client.send_event("nobody", "go", 0))
+    await asyncio.sleep(0)
+    new = new_instance(ROW, "one", 7)
+    _, taken = await asyncio.gather(line.backend.submit([new], "fail"), worker.claim(5))
+    await other
+    assert trap.sprung()
+    # If nothing was committed, the claim may have been made again before the submit was.
+    [held] = taken or await worker.claim(5)
+    for output in (8, 80, 81):
+        await held.complete(output)
+    assert await line.client.result("one", timeout=LONG) == 81
+    assert [step.attempt for step in await line.client.history("one")] == [1, 1, 1]
+    assert line.count("inputs") == line.count("instances")
 
 
 @PARTS

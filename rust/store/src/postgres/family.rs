@@ -14,6 +14,7 @@ use tokio_postgres::types::ToSql;
 
 use super::connection::{Link, Tried};
 use super::group;
+use super::making::{Grants, create};
 use super::reading::bytes;
 use super::single::{Control, Single};
 use super::statements as sql;
@@ -115,7 +116,15 @@ impl Single<'_> {
             .collect();
         let fresh: Vec<(&NewInstance, i64)> = news.iter().map(|new| (new, token)).collect();
         // Where the commit is made again, some or all of them may be there.
-        group::create(self.link, self.place, &fresh, self.now, lanes).await?;
+        create(
+            self.link,
+            self.place,
+            &fresh,
+            self.now,
+            lanes,
+            &Grants::default(),
+        )
+        .await?;
         let ids: Vec<&str> = news.iter().map(|new| &*new.id).collect();
         let positions: Vec<i32> = (batch.first..)
             .take(ids.len())

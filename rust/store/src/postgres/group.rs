@@ -21,6 +21,7 @@ use tokio_postgres::types::ToSql;
 use super::connection::{Link, Place, Tried};
 use super::family::items_ended;
 use super::lane::Work;
+use super::making::{Grants, Made, create};
 use super::reading::{bytes, hash_of, step_of};
 use super::single::{Effects, ended};
 use super::statements as sql;
@@ -30,7 +31,7 @@ use crate::contract::{
 };
 use crate::listed::{read_list, write_list};
 
-type Param<'a> = &'a (dyn ToSql + Sync);
+pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 
 /// At most this many buffered events travel with a claim; a holder asks for more.
 const CARRIED_EVENTS: i64 = 64;
@@ -42,6 +43,8 @@ pub struct Lanes {
     hashes: HashMap<i32, Hash>,
     lanes: HashMap<i32, (i32, Tags)>,
     numbers: HashMap<(i32, String), i32>,
+    /// Workers whose last claim took whatever was ready for them.
+    content: HashSet<Arc<str>>,
 }
 
 impl Lanes {
@@ -97,6 +100,11 @@ impl Lanes {
         Ok(())
     }
 
+    /// A worker has gone.
+    pub fn released(&mut self, worker: &str) {
+        self.content.remove(worker);
+    }
+
     /// Asks which lanes there are; whether any is new.
     pub async fn refresh(&mut self, link: &Link, place: &Place, hashes: &[Hash]) -> Tried<bool> {
         let hashes: Vec<&[u8]> = hashes.iter().map(|hash| &hash[..]).collect();
@@ -121,45 +129,6 @@ impl Lanes {
         lanes.sort_unstable();
         lanes
     }
-}
-
-/// Inserts instances whose ids are free; answers which.
-pub async fn create(
-    link: &Link,
-    place: &Place,
-    news: &[(&NewInstance, i64)],
-    now: Option<i64>,
-    lanes: &Lanes,
-) -> Tried<Vec<String>> {
-    let numbers: Vec<(i32, i32)> = news
-        .iter()
-        .map(|(new, _)| lanes.numbers(&new.hash, &new.needs.0).unwrap_or_default())
-        .collect();
-    let params: [Param<'_>; 9] = [
-        &news.iter().map(|(new, _)| &*new.id).collect::<Vec<_>>(),
-        &numbers
-            .iter()
-            .map(|(definition, _)| *definition)
-            .collect::<Vec<_>>(),
-        &numbers.iter().map(|(_, lane)| *lane).collect::<Vec<_>>(),
-        &news
-            .iter()
-            .map(|(new, _)| i16::from(new.needs.1))
-            .collect::<Vec<_>>(),
-        &news
-            .iter()
-            .map(|(new, _)| new.start_at_us)
-            .collect::<Vec<_>>(),
-        &news
-            .iter()
-            .map(|(new, _)| &new.input[..])
-            .collect::<Vec<_>>(),
-        &news.iter().map(|(_, token)| *token).collect::<Vec<_>>(),
-        &now,
-        &place.settings.keep_orphans_us,
-    ];
-    let rows = link.rows(&sql::SUBMIT, &params).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The columns of a batch of checkpoints.
@@ -449,6 +418,31 @@ fn taken_of(row: &Row, lanes: &Lanes) -> Taken {
 }
 
 impl Taken {
+    /// One that was made in the hands of its worker.
+    fn made(new: &NewInstance, made: &Made, holder: i32) -> Self {
+        Self {
+            claim: Claim {
+                id: Arc::clone(&new.id),
+                slot: made.instance as u64,
+                fence: made.fence as u64,
+                hash: new.hash,
+                stored: Stored {
+                    cursor: None,
+                    cells: Vec::new(),
+                    next_seq: 0,
+                    next_strand: 1,
+                },
+                needs: new.needs.clone(),
+                carried: None,
+                damage: None,
+            },
+            input: Some(Arc::clone(&new.input)),
+            cells_from: None,
+            events: made.events,
+            holder,
+        }
+    }
+
     /// The instance and the fence of its lease.
     pub fn lease(&self) -> (Arc<str>, u64) {
         (Arc::clone(&self.claim.id), self.claim.fence)
@@ -586,6 +580,8 @@ struct Claiming<'a> {
     wanted: Result<i64, &'a str>,
     token: i64,
     again: bool,
+    /// How many of those it wants it gets of what the batch makes.
+    granted: i64,
 }
 
 /// What a batch came to.
@@ -662,6 +658,7 @@ pub async fn perform(
                 wanted: Ok(*limit as i64),
                 token: work.token,
                 again: work.again,
+                granted: 0,
             }),
             Call::ClaimOne {
                 claimant,
@@ -674,6 +671,7 @@ pub async fn perform(
                 wanted: Err(id),
                 token: work.token,
                 again: work.again,
+                granted: 0,
             }),
             _ => {}
         }
@@ -695,11 +693,29 @@ pub async fn perform(
         .iter()
         .map(|(_, new, token)| (*new, *token))
         .collect();
+    let mut grants = Grants::default();
+    let eager = claims.iter_mut().find(|claim| {
+        let Claimant {
+            worker, lease_us, ..
+        } = claim.claimant;
+        !claim.again
+            && lanes.content.contains(worker)
+            // Else its row may not be there yet.
+            && place.is_leased(worker, *lease_us)
+    });
+    if let Some(claim) = eager
+        && let Ok(most) = claim.wanted
+    {
+        let served = lanes.served(claim.claimant, claim.hashes);
+        let to = (&*claim.claimant.worker, claim.token);
+        grants = Grants::choose(to, &served, most, (&news, lanes));
+        claim.granted = grants.count();
+    }
     let creating = async {
         if news.is_empty() {
             return Ok(Vec::new());
         }
-        create(link, place, &news, now, lanes).await
+        create(link, place, &news, now, lanes, &grants).await
     };
     let applying = async {
         if commits.is_empty() {
@@ -718,7 +734,9 @@ pub async fn perform(
     let telling = tell(
         link,
         place,
-        !news.is_empty() || checkpoints.hands_over || !checkpoints.ended_item.is_empty(),
+        grants.count() < news.len() as i64
+            || checkpoints.hands_over
+            || !checkpoints.ended_item.is_empty(),
         checkpoints.ends,
     );
     let last = join(joining, join(telling, link.commit()));
@@ -735,15 +753,19 @@ pub async fn perform(
     let joined = joined?;
     told?;
     over?;
-    let mut made: HashMap<String, usize> = made.into_iter().map(|id| (id, 1)).collect();
+    let mut made: HashMap<String, Made> = made
+        .into_iter()
+        .map(|made| (made.id.clone(), made))
+        .collect();
+    let mut granted: Vec<Taken> = Vec::new();
     for (at, new, _) in submits {
         // Of two submits of one id in a batch one created it.
-        if let Some(left) = made.get_mut(&*new.id)
-            && *left == 1
-        {
-            *left = 0;
+        if let Some(made) = made.remove(&*new.id) {
             outcome.answers[at] = Some(Ok(Answer::Submitted(vec![Submitted::Created])));
-            outcome.effects.work = true;
+            match made.holder {
+                Some(holder) => granted.push(Taken::made(new, &made, holder)),
+                None => outcome.effects.work = true,
+            }
         }
     }
     for (at, instance, _, id, commit) in commits {
@@ -765,17 +787,35 @@ pub async fn perform(
     let grown = lanes.learn(place, &claimed.known)?;
     for (claiming, mut rows) in claims.iter().zip(claimed.taken) {
         if let (true, Ok(limit)) = (grown, claiming.wanted)
-            && (1..limit).contains(&(rows.len() as i64))
+            && (1..limit - claiming.granted).contains(&(rows.len() as i64))
         {
             // There are lanes that were not known a moment ago, and room for what is in them.
             let served = lanes.served(claiming.claimant, claiming.hashes);
-            let left = limit - rows.len() as i64;
+            let left = limit - claiming.granted - rows.len() as i64;
             let worker = &*claiming.claimant.worker;
             let params: [Param<'_>; 4] = [&served, &left, &worker, &claiming.token];
             rows.extend(link.rows(&sql::CLAIM, &params).await?);
             rows.sort_by_key(|row| (row.get::<_, i64>(12), row.get::<_, i64>(0)));
         }
-        let taken: Vec<Taken> = rows.iter().map(|row| taken_of(row, lanes)).collect();
+        let left = claiming.wanted.map(|limit| limit - claiming.granted);
+        match left {
+            // A glance at the queue, or a claim that could have had more.
+            Ok(0) if rows.is_empty() && claiming.granted > 0 => {}
+            Ok(left) if (rows.len() as i64) < left => {
+                lanes.content.insert(Arc::clone(&claiming.claimant.worker));
+            }
+            Ok(_) => {
+                lanes.content.remove(&claiming.claimant.worker);
+            }
+            Err(_) => {}
+        }
+        let mut taken: Vec<Taken> = match left {
+            Ok(0) => Vec::new(),
+            _ => rows.iter().map(|row| taken_of(row, lanes)).collect(),
+        };
+        if claiming.granted > 0 {
+            taken.append(&mut granted);
+        }
         for one in &taken {
             let held = Held {
                 worker: one.holder,
@@ -900,7 +940,9 @@ async fn claim(
         }
         match claim.wanted {
             _ if served.is_empty() => Ok(Vec::new()),
+            Ok(limit) if limit == claim.granted => link.rows(&sql::READY, &[&served]).await,
             Ok(limit) => {
+                let limit = limit - claim.granted;
                 let params: [Param<'_>; 4] = [&served, &limit, &worker, &claim.token];
                 link.rows(&sql::CLAIM, &params).await
             }

@@ -531,6 +531,7 @@ impl Desk {
         for job in &jobs {
             if let Call::Release { worker } = &job.call {
                 self.place.unleased(worker);
+                self.lanes.borrow_mut().released(worker);
             }
         }
         self.shared.unwatch(&effects.ended);

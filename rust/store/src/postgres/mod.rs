@@ -19,6 +19,7 @@ mod connection;
 mod family;
 mod group;
 mod lane;
+mod making;
 mod moving;
 mod reading;
 mod report;

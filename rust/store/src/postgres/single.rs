@@ -11,8 +11,9 @@ use sayiir_core::state::{Commit, NO_CELLS, Next, Parked, Reply, StepRow};
 use tokio_postgres::types::ToSql;
 
 use super::connection::{Link, Place, Tried};
-use super::group::{self, Lanes};
+use super::group::Lanes;
 use super::lane::Work;
+use super::making::{Grants, create};
 use super::reading;
 use super::statements as sql;
 use crate::call::{Answer, Call};
@@ -290,7 +291,15 @@ impl Single<'_> {
         }
         self.erase(&former).await?;
         if !fresh.is_empty() {
-            let made = group::create(self.link, self.place, &fresh, self.now, lanes).await?;
+            let made = create(
+                self.link,
+                self.place,
+                &fresh,
+                self.now,
+                lanes,
+                &Grants::default(),
+            )
+            .await?;
             if made.len() < fresh.len() {
                 // Somebody else made one of them in this moment; the transaction has to see it.
                 return Err(super::connection::Failure::said(

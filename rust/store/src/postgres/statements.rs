@@ -161,25 +161,31 @@ statements! {
          SELECT nextval('sayiir.small_numbers')::integer, $1::integer, $2::text \
          ON CONFLICT (definition, tags) DO NOTHING";
 
+    // Those that are granted are made as the claim with this token would leave them: one row version less.
     SUBMIT = "submit.create",
         concat!("WITH t AS MATERIALIZED (SELECT ", now!("$8"), " AS now), \
          c AS MATERIALIZED (SELECT nextval('sayiir.instance_numbers') AS instance, u.* FROM unnest($1::text[], \
-           $2::integer[], $3::integer[], $4::smallint[], $5::bigint[], $6::bytea[], $7::bigint[]) \
-           AS u (id, definition, lane, priority, start_at_us, input, token)), \
+           $2::integer[], $3::integer[], $4::smallint[], $5::bigint[], $6::bytea[], $7::bigint[], $10::boolean[]) \
+           AS u (id, definition, lane, priority, start_at_us, input, token, granted)), \
+         w AS MATERIALIZED (SELECT w.worker FROM sayiir.workers w WHERE w.name = $11::text FOR KEY SHARE), \
          made AS (INSERT INTO sayiir.inputs (instance, id, token, input) SELECT c.instance, c.id, c.token, c.input \
            FROM c ON CONFLICT (id) DO NOTHING RETURNING instance, id), \
-         i AS (INSERT INTO sayiir.instances (instance, id, definition, lane, status, priority, order_us, fence, \
+         i AS (INSERT INTO sayiir.instances (instance, id, definition, lane, status, priority, order_us, fence, holder, lease, \
            created_us, updated_us, start_at_us, wake_us, next_seq, next_strand, steps, events) \
            SELECT c.instance, c.id, c.definition, c.lane, CASE WHEN c.start_at_us > t.now THEN 1 ELSE 0 END, c.priority, \
-           greatest(t.now, c.start_at_us) + (c.priority - 1) * 30000000::bigint, c.instance << 20, t.now, t.now, \
+           greatest(t.now, c.start_at_us) + (c.priority - 1) * 30000000::bigint, \
+           (c.instance << 20) + CASE WHEN w.worker IS NULL THEN 0 ELSE 1 END, w.worker, \
+           CASE WHEN w.worker IS NULL THEN NULL ELSE $12::bigint END, t.now, t.now, \
            CASE WHEN c.start_at_us > t.now THEN c.start_at_us END, CASE WHEN c.start_at_us > t.now THEN c.start_at_us END, \
            0, 1, 0, EXISTS (SELECT 1 FROM sayiir.events e WHERE e.id = c.id AND coalesce(e.early, false) AND e.came_us > t.now - $9::bigint) \
-           FROM c, t WHERE (c.instance IN (SELECT made.instance FROM made)) IS TRUE), \
+           FROM c CROSS JOIN t LEFT JOIN w ON c.granted AND coalesce(c.start_at_us, 0) <= t.now \
+           WHERE (c.instance IN (SELECT made.instance FROM made)) IS TRUE \
+           RETURNING instance, id, fence, holder, events), \
          adopted AS (UPDATE sayiir.events e SET early = false, fresh = false FROM made, t \
            WHERE e.id = made.id AND coalesce(e.early, false) AND e.came_us > t.now - $9::bigint), \
          late AS (DELETE FROM sayiir.events e USING made, t WHERE e.id = made.id AND e.early \
            AND e.came_us <= t.now - $9::bigint) \
-         SELECT id FROM made");
+         SELECT i.id, i.instance, i.fence, i.holder, i.events FROM i");
     TOKEN = "submit.token", "SELECT n.token FROM sayiir.inputs n WHERE n.instance = $1::bigint";
     TAKEN = "submit.taken", "SELECT n.id FROM sayiir.inputs n WHERE n.id = ANY($1::text[])";
 
