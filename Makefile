@@ -46,6 +46,9 @@ check: $(VENV)/.dev ## lint, formatting, types and stubs
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml sayiir._core
+	@# It asks the first Python on the path where sayiir is installed.
+	PATH="$(abspath $(BIN)):$$PATH" basedpyright --verifytypes sayiir --ignoreexternal >$(VENV)/verifytypes.txt || \
+	    { cat $(VENV)/verifytypes.txt; exit 1; }
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
 

@@ -33,7 +33,7 @@ class NodeInfo:
     id: str
     """The node's path; `[]` and `#` stand for every item of a map and every turn of a loop."""
     kind: str
-    """`task fork map route loop delay delay_until wait child`."""
+    """`task fork map spread route loop delay delay_until wait child`."""
     predecessor_id: str | None = None
     """The path of the node before it, or of the one it is inside of; `None` for the first."""
     timeout_secs: float | None = None
