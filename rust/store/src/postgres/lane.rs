@@ -430,6 +430,9 @@ impl Desk {
             self.sweep_due.set(true);
             self.shared.writer.nudge();
         }
+        let removed = effects.removed.iter();
+        self.shared
+            .tell(removed.map(|id| (Hint::News, Arc::clone(id))).collect());
         if !effects.family {
             return;
         }
@@ -577,6 +580,8 @@ impl Desk {
                     .iter()
                     .map(|id| (Hint::Ended, Arc::clone(id)))
                     .collect();
+                let removed = effects.removed.iter();
+                hints.extend(removed.map(|id| (Hint::News, Arc::clone(id))));
                 if effects.work {
                     hints.push((Hint::Work, "".into()));
                 }

@@ -34,6 +34,8 @@ pub struct Effects {
     pub news: bool,
     /// Instances that ended.
     pub ended: Vec<Arc<str>>,
+    /// Items that were removed with their parents: whoever runs one has no row that would tell.
+    pub removed: Vec<Arc<str>>,
     /// Whether this was about other instances than those of the calls.
     pub family: bool,
     /// Whether more was left to be swept than histories.
@@ -534,6 +536,8 @@ impl Single<'_> {
                 self.link.run(statement, &[&instances]).await?;
             }
             self.link.run(&sql::DELETE_EVENTS, &[&ids]).await?;
+            let removed = items.iter().map(|(_, id)| Arc::clone(id));
+            self.effects.removed.extend(removed);
             gone = items;
         }
         Ok(())
