@@ -137,17 +137,17 @@ fn split(url: &str) -> Result<BTreeMap<&'static str, String>, String> {
             settings.insert(name, value);
         }
     };
-    let hosts = match authority.rsplit_once('@') {
+    let (hosts, signed) = match authority.rsplit_once('@') {
         Some((credentials, hosts)) => {
             let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
             keep("user", decoded(user, "the user")?);
             keep("password", decoded(password, "the password")?);
-            hosts
+            (hosts, true)
         }
-        None => authority,
+        None => (authority, false),
     };
     if !hosts.is_empty() {
-        let (names, ports) = listed(hosts)?;
+        let (names, ports) = listed(hosts, signed)?;
         keep("host", names);
         keep("port", ports);
     }
@@ -171,20 +171,35 @@ fn split(url: &str) -> Result<BTreeMap<&'static str, String>, String> {
 }
 
 /// The hosts and the ports of `host:port,host:port`, each joined by commas. Without any port there is
-/// none, so that `PGPORT` can say it.
-fn listed(hosts: &str) -> Result<(String, String), String> {
+/// none, so that `PGPORT` can say it. What stands in the place of a port is never said: where nobody signed
+/// in before an '@', it may be a password.
+fn listed(hosts: &str, signed: bool) -> Result<(String, String), String> {
     let (mut names, mut ports) = (Vec::new(), Vec::new());
-    for host in hosts.split(',') {
+    for (host, place) in hosts.split(',').zip(1..) {
         let (name, port) = if let Some(rest) = host.strip_prefix('[') {
             let (name, rest) = rest
                 .split_once(']')
                 .ok_or("the URL has a '[' without ']' in its host")?;
-            (name, rest.strip_prefix(':').unwrap_or(rest))
+            let port = if rest.is_empty() {
+                Some("")
+            } else {
+                rest.strip_prefix(':')
+            };
+            let port = port.ok_or_else(|| {
+                format!(
+                    "behind the ']' of host {place} only ':' and a port may stand, as in '[::1]:5432'"
+                )
+            })?;
+            (name, port)
         } else {
             host.split_once(':').unwrap_or((host, ""))
         };
+        let port = decoded(port, "the port")?;
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(no_port(&port, place, signed));
+        }
         names.push(decoded(name, "the host")?);
-        ports.push(decoded(port, "the port")?);
+        ports.push(port);
     }
     let ports = if ports.iter().all(String::is_empty) {
         String::new()
@@ -192,6 +207,27 @@ fn listed(hosts: &str) -> Result<(String, String), String> {
         ports.join(",")
     };
     Ok((names.join(","), ports))
+}
+
+/// Why this is not read as the port of a host.
+fn no_port(text: &str, place: usize, signed: bool) -> String {
+    let like_ipv6 = |byte: u8| byte.is_ascii_hexdigit() || byte == b':';
+    if text.contains(':') && (signed || text.bytes().all(like_ipv6)) {
+        return format!(
+            "host {place} has more than one ':'; an IPv6 address is written in brackets, as in \
+             '[::1]:5432'"
+        );
+    }
+    if !signed {
+        return "what stands behind the ':' is read as the port, and is no number; if it is a password, \
+                the host is missing behind it, or '/' is not written %2F, '?' %3F and '@' %40 in it: \
+                'postgresql://user:password@host:5432/database'"
+            .into();
+    }
+    format!(
+        "the port of host {place} must be a number from 1 to 65535; it stands between ':' and '/', as \
+         in '@host:5432/database'"
+    )
 }
 
 /// The parameter of this name.
@@ -535,8 +571,8 @@ impl Host {
             "" => 5432,
             port => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
                 format!(
-                    "the port of host {place} is not a number from 1 to 65535; in a password '/' is \
-                     written %2F, '?' %3F, ':' %3A and '@' %40"
+                    "the port of host {place} (from the URL or PGPORT) must be a number from 1 to \
+                     65535; the usual one is 5432"
                 )
             })?,
         };
@@ -1053,6 +1089,26 @@ mod tests {
         let long = |n| format!("postgresql://h/{}", "d".repeat(n));
         assert!(bare(&long(URL_LIMIT - 15)).is_ok());
         assert!(bare(&long(URL_LIMIT - 14)).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_port_is_told_apart() {
+        for (url, said) in [
+            ("postgresql://u:p@h:0/d", "usual one is 5432"),
+            ("postgresql://u:p@a:1,b:99999/d", "port of host 2"),
+            ("postgresql://u:p@h:port/d", "between ':' and '/'"),
+            ("postgresql://u:hush/d", "if it is a password"),
+            ("postgresql://::1/d", "'[::1]:5432'"),
+            ("postgresql://u:p@::1/d", "'[::1]:5432'"),
+            ("postgresql://h:5432:5433/d", "more than one ':'"),
+            ("postgresql://[::1]5432/d", "behind the ']' of host 1"),
+        ] {
+            let refused = bare(url).expect_err(url);
+            assert!(refused.contains(said), "{url}: {refused}");
+        }
+        assert!(bare("postgresql://[::1]/d").is_ok());
+        let refused = with("postgresql://h/d", &[("PGPORT", "abc")]).unwrap_err();
+        assert!(refused.contains("PGPORT"), "{refused}");
     }
 
     #[test]
