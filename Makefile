@@ -18,6 +18,9 @@ SOAK_SECONDS ?= 1800
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 WHEEL_DIR := $(VENV)/wheel
+DIST_DIR := build/dist
+# Interpreters to build a wheel for: those of this machine that are to have one of their own.
+PYTHONS ?= $(BIN)/python
 # The wheel's crate is a Python module with nothing in it that cargo could test on its own.
 RUST_TESTED := --workspace --exclude sayiir-py --locked
 # Folders are listed beside their files because removing a file changes only its folder's time.
@@ -29,7 +32,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 # A path from outside would let the source tree stand in for the wheel.
 unexport PYTHONPATH
 
-.PHONY: help demo test check docs bench guard guard-baseline soak clean
+.PHONY: help demo test check docs bench guard guard-baseline soak dist clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 21
@@ -74,6 +77,19 @@ soak: $(VENV)/.dev ## the long tests with fresh seeds, for SOAK_SECONDS (1800)
 	SAYIIR_RESULTS=$(abspath tests/results) SAYIIR_SOAK_SECONDS=$(SOAK_SECONDS) \
 	  $(BIN)/pytest -o timeout=0 -m 'soak or hypothesis' --hypothesis-profile=soak \
 	  --hypothesis-seed=$$RANDOM --durations=30
+
+dist: $(VENV)/.dev ## what a release hands out, in build/dist: sdist and wheels, checked and tried in empty environments
+	rm -rf $(DIST_DIR) build/empty-*
+	$(BIN)/maturin sdist --out $(DIST_DIR)
+	$(BIN)/maturin build --quiet --release --locked --interpreter $(PYTHONS) --out $(DIST_DIR)
+	$(BIN)/maturin build --quiet --release --locked --features abi3 --interpreter $(BIN)/python --out $(DIST_DIR)
+	$(BIN)/twine check --strict $(DIST_DIR)/*
+	$(PYTHON) -m venv build/empty-wheel
+	build/empty-wheel/bin/pip install --quiet "sayiir[all] @ file://$$(ls $(CURDIR)/$(DIST_DIR)/*-abi3-*.whl)"
+	cd build/empty-wheel && bin/sayiir --version && bin/sayiir demo
+	$(PYTHON) -m venv build/empty-sdist
+	build/empty-sdist/bin/pip install --quiet $(DIST_DIR)/*.tar.gz
+	cd build/empty-sdist && bin/sayiir --version && bin/sayiir demo
 
 clean: ## remove what these targets made (never a CARGO_TARGET_DIR outside)
 	rm -rf $(VENV) target build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
