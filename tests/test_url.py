@@ -68,8 +68,12 @@ def test_what_a_url_says(url: str, address: Address) -> None:
     [
         ("", "must begin with a scheme"),
         ("app.db", "must begin with a scheme"),
-        ("sqlite:app.db", "must begin with a scheme"),
-        ("sqlite:/app.db", "must begin with a scheme"),
+        ("sqlite:app.db", "'//' behind 'sqlite:'"),
+        ("sqlite:/app.db", "'//' behind 'sqlite:'"),
+        (f"postgresql:/u:{SECRET}@h/x", "'//' behind 'postgresql:'"),
+        (f"postgres:u:{SECRET}@h/x", "'//' behind 'postgres:'"),
+        (f"host=h dbname=x password={SECRET}", "of the form 'host=… dbname=…'"),
+        (f"postgresql://u:{SECRET}@host/db\n", "ends with a line break"),
         (":memory:", "must begin with a scheme"),
         ("://", "must begin with a scheme"),
         (f"{SECRET} ://", "must begin with a scheme"),
@@ -113,7 +117,12 @@ def test_what_a_url_says(url: str, address: Address) -> None:
         (f"postgresql://u:{SECRET}@host/db?notify={SECRET}", "notify must be 'on' or 'off'"),
         (f"postgresql://u:{SECRET}@host/db?timeout=1s&timeout=2s", "the option 'timeout' twice"),
         (f"postgresql://u:{SECRET}@host/db?max_connections={SECRET}", "must be a number"),
-        (f"postgresql+psycopg://user:{SECRET}@host/db", "'postgresql+psycopg', which has no"),
+        (f"postgresql+psycopg://user:{SECRET}@host/db", "'+psycopg' in its scheme"),
+        (f"postgresql://u:{SECRET}@host/db?service={SECRET}", "names a service"),
+        (f"postgresql://u:{SECRET}@host/db?max_connection=4", "did you mean 'max_connections'?"),
+        (f"postgresql://u:{SECRET}@host/db?SCHEMA=x", "option 'schema' in capitals"),
+        (f"postgresql://u:{SECRET}@host/db?sslMode={SECRET}", "option 'ssl…' in capitals"),
+        ("mysql+aiomysql://host/db", "'mysql+aiomysql', which has no backend"),
         (f"user:{SECRET}@host://db", "must begin with a scheme"),
     ],
 )
@@ -223,4 +232,19 @@ async def test_a_server_by_url() -> None:
 def test_what_a_server_cannot_be_told(url: str, says: str) -> None:
     with pytest.raises(ValueError, match=says) as raised:
         connect(url)
+    assert str(raised.value).startswith("url")
     assert SECRET not in str(raised.value)
+
+
+def test_a_refused_url_of_the_environment_is_named_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URL_VARIABLE, f"postgresql://u:{SECRET}@host:port/db")
+    with pytest.raises(ValueError, match=f"^the url in {URL_VARIABLE}: the port of host 1") as told:
+        connect()
+    assert SECRET not in str(told.value)
+    assert told.value.__cause__ is None
+
+
+def test_options_of_libpq_are_not_taken_for_slips() -> None:
+    names = ["connect_timeout", "keepalives", "keepalives_idle", "options", "passfile", "sslcert"]
+    for name in [*names, "application_name", "target_session_attrs", "tcp_user_timeout"]:
+        address_of(f"postgresql://h/db?{name}=1")

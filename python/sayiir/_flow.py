@@ -362,6 +362,9 @@ class Flow(Generic[In, Out_co]):
     ) -> Flow[In, Any]:
         """Wait for a named event sent from outside. Passes on its payload.
 
+        The payload takes the place of the value before the wait. To go on with both, fork: one
+        branch keeps the value, one waits, and the join gets what each gave, by its name.
+
         Args:
             name: The event's name.
             node: The node's name; otherwise the event's.
@@ -376,6 +379,14 @@ class Flow(Generic[In, Out_co]):
 
         >>> Flow("review").wait_for_event("approved", timeout="2d").build().iter_nodes()[0].kind
         'wait'
+        >>> def keep(order: dict) -> dict:
+        ...     return order
+        >>> def sign(both: dict) -> dict:
+        ...     return {**both["order"], "by": both["answer"]}
+        >>> wait = Flow("wait").wait_for_event("approved").build()
+        >>> flow = Flow("signed").fork().branch(keep, name="order").branch(wait, name="answer")
+        >>> flow.join(sign).build().iter_nodes()[0].kind
+        'fork'
         """
         self._assembly.add_wait(name, node, timeout, on_timeout)
         return self

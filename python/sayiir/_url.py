@@ -7,6 +7,7 @@ rest may hold a password. It does not know what a backend does.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable
@@ -33,6 +34,8 @@ _FORMS = (
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _OPTION = re.compile(r"[a-z_]{1,32}")
+_KEYWORDS = re.compile(r"\s*(host|hostaddr|port|dbname|user|password)\s*=")
+"""How libpq's other form begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Address:
     server, the URL without our own options; it may hold a password."""
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the backend."""
+    what: str = field(default="url", repr=False, compare=False)
+    """How a message calls the URL."""
 
 
 def connect(url: str | None = None, *, codec: Codec | PayloadCodec | None = None) -> Backend:
@@ -87,7 +92,10 @@ def connect(url: str | None = None, *, codec: Codec | PayloadCodec | None = None
     if address.scheme == "memory":
         return InMemoryBackend(codec=codec)
     if address.scheme == "postgresql":
-        return PostgresBackend(address.path, codec=codec, **address.options)
+        try:
+            return PostgresBackend(address.path, codec=codec, **address.options)
+        except ValueError as refusal:
+            raise ValueError(f"{address.what}: {refusal}") from None
     return SqliteBackend(address.path, codec=codec, **address.options)
 
 
@@ -109,9 +117,16 @@ def address_of(url: object = None) -> Address:
         url, what = (said, f"the url in {URL_VARIABLE}") if said else (DEFAULT_URL, what)
     if not isinstance(url, str):
         raise TypeError(f"url must be a str or None, got {type(url).__name__}")
+    if url.endswith(("\n", "\r")):
+        raise ValueError(f"{what} ends with a line break, as text from a file does; strip it")
     scheme, separator, rest = url.partition("://")
     # What is no scheme may be anything, so it is not shown.
     if not separator or not _SCHEME.fullmatch(scheme):
+        begun = next((one for one in _SCHEMES if url.startswith(f"{one}:")), None)
+        if begun is not None:
+            raise ValueError(f"{what} must have '//' behind '{begun}:'; {_FORMS}")
+        if _KEYWORDS.match(url):
+            raise ValueError(f"{what} must not be of the form 'host=… dbname=…'; {_FORMS}")
         raise ValueError(f"{what} must begin with a scheme; {_FORMS}")
     match scheme.lower():
         case "memory":
@@ -124,6 +139,11 @@ def address_of(url: object = None) -> Address:
             return _sqlite(what, rest)
         case "postgresql" | "postgres":
             return _postgres(what, rest)
+    plain, plus, driver = scheme.partition("+")
+    if plus and plain.lower() in _SCHEMES:
+        raise ValueError(
+            f"{what} has '+{driver}' in its scheme, which names a driver; leave it out"
+        )
     raise ValueError(f"{what} has the scheme {scheme!r}, which has no backend; {_FORMS}")
 
 
@@ -162,13 +182,32 @@ def _postgres(what: str, rest: str) -> Address:
         name, _, text = pair.partition("=")
         read = _SERVER_OPTIONS.get(name)
         if read is None:
+            _not_ours(what, name)
             theirs.append(pair)
         elif name in options:
             raise ValueError(f"{what} has the option {name!r} twice; say it once")
         else:
             options[name] = read(f"{what}: {name}", _unquoted(what, f"option {name!r}", text))
     path = f"postgresql://{location}" + ("?" + "&".join(theirs) if theirs else "")
-    return Address("postgresql", path, options)
+    return Address("postgresql", path, options, what)
+
+
+def _not_ours(what: str, name: str) -> None:
+    """Refuse what is not libpq's either, as far as that is for certain."""
+    if name == "service":
+        raise ValueError(
+            f"{what} names a service, and service files are not read here; write host, port and "
+            "database into it"
+        )
+    small = name.lower()
+    if small != name and (small in _SERVER_OPTIONS or small.startswith("ssl")):
+        # Nothing of the name is shown that is not known: it may be a part of a password.
+        known = small if small in _SERVER_OPTIONS else "ssl…"
+        raise ValueError(f"{what} has the option {known!r} in capitals; write it in small letters")
+    # Names of libpq's are not as near to ours as a slip is.
+    near = difflib.get_close_matches(name, _SERVER_OPTIONS, 1, 0.88)
+    if near:
+        raise ValueError(f"{what} has an option that is not known; did you mean {near[0]!r}?")
 
 
 def _options(what: str, query: str) -> dict[str, Any]:
@@ -225,6 +264,7 @@ def _word(_: str, text: str) -> str:
     return text
 
 
+_SCHEMES = ("memory", "sqlite", "postgresql", "postgres")
 _SERVER_OPTIONS: dict[str, Callable[[str, str], object]] = {
     "schema": _word,
     "max_connections": _number,
