@@ -110,8 +110,6 @@ def _picture(one: Instance, tree: bytes) -> Snapshot:
     asked = one.asked
     return Snapshot(
         instance_id=one.instance_id,
-        workflow_id=one.workflow_id,
-        definition_hash=one.definition_hash,
         definition=tree,
         status=one.status,
         created_at=one.created_at,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import threading
 import zlib
 from collections import Counter
@@ -42,6 +43,7 @@ from sayiir import (
 from sayiir.backends import Backend
 from sayiir.codec import (
     Snapshot,
+    SnapshotStep,
     decode_snapshot,
     decode_value,
     encode_snapshot,
@@ -329,6 +331,49 @@ def test_a_snapshot_is_plain_data() -> None:
     assert (event.name, event.key) == ("other", "k")
     assert snapshot.asked is not None
     assert snapshot.asked.by == "ops"
+
+
+def test_a_snapshot_with_other_fields_is_another_one() -> None:
+    snapshot = decode_snapshot(a_snapshot())
+    other = snapshot.replace(instance_id="i-2", priority=1)
+    assert (other.instance_id, other.priority, other.input) == ("i-2", 1, snapshot.input)
+    assert (snapshot.instance_id, snapshot.replace()) == ("i-1", snapshot)
+    assert other != snapshot
+    assert decode_snapshot(encode_snapshot(other)) == other
+    assert pickle.loads(pickle.dumps(other)) == other
+    step = SnapshotStep(0, "door", "door", 1, "elapsed", "w-1", 1.0, 2.5, output=snapshot.input)
+    longer = snapshot.replace(steps=[step], next_seq=1)
+    assert longer.steps == (step,)
+    assert (longer.steps[0].worker_id, longer.steps[0].ended_at) == ("w-1", 2.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"workflow_id": "x"}, TypeError, "workflow_id"),
+        ({"input": "text"}, TypeError, "input"),
+        ({"status": "lost"}, ValueError, "lost"),
+        ({"status": "completed"}, SnapshotFormatError, "does not go with its status"),
+        ({"priority": 9}, SnapshotFormatError, "priority 9"),
+        ({"definition": b"SYRS"}, SnapshotFormatError, "SYRS"),
+        ({"steps": [7]}, TypeError, "steps"),
+    ],
+)
+def test_what_no_backend_could_have_stored_is_no_snapshot(
+    changes: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        decode_snapshot(a_snapshot()).replace(**changes)
+
+
+def test_the_words_for_a_snapshot_show_no_values() -> None:
+    snapshot = decode_snapshot(a_snapshot())
+    [event] = snapshot.events
+    step = SnapshotStep(0, "door", "door", 1, "elapsed", "w-1", 1.0, 2.5, output=snapshot.input)
+    assert repr(snapshot) == '<Snapshot of "i-1", paused, 0 steps>'
+    for text in (repr(snapshot), repr(event), repr(step)):
+        assert "hush" not in text
+        assert "SYRS" not in text
 
 
 async def test_each_backend_keeps_its_codec(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from ._argument import (
 )
 from ._codec import at_rest_of, from_rest, to_rest
 from ._conflict import ConflictPolicy, ConflictPolicyLike, conflict_policy_of
+from ._core import opened_snapshot, stored_snapshot
 from ._duration import Duration, parse_duration
 from ._ending import Endings
 from ._errors import DecodeError, EncodeError, InstanceAlreadyExistsError
@@ -683,8 +684,6 @@ class WorkflowClient:
         >>> asyncio.run(main())
         't-2'
         """
-        from ._snapshot import opened_snapshot
-
         checked_name("instance_id", instance_id)
         return opened_snapshot(self._codec, await self.backend.export(instance_id))
 
@@ -710,8 +709,6 @@ class WorkflowClient:
                 snapshot of an instance; nothing is stored.
             EncodeError: The backend's codec cannot store a payload; nothing is stored.
         """
-        from ._snapshot import stored_snapshot
-
         if not isinstance(data, bytes):
             raise TypeError(f"data must be the bytes of an export, got {type(data).__name__}")
         if new_id is not None:

@@ -1,8 +1,11 @@
 """The Rust extension module. Internal: the public names are in `sayiir`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypedDict, final
+from typing import Any, ClassVar, Final, TypedDict, final
 
+from typing_extensions import disjoint_base
+
+from ._snapshot import SnapshotEvent, SnapshotRequest
 from ._task import TaskDef
 
 __all__ = [
@@ -20,6 +23,8 @@ __all__ = [
     "Port",
     "Program",
     "Run",
+    "Snapshot",
+    "SnapshotStep",
     "Step",
     "StepRow",
     "Storage",
@@ -38,11 +43,12 @@ __all__ = [
     "explain_cell",
     "explain_definition",
     "fail_points",
-    "open_payload",
+    "opened_snapshot",
     "postgres_migrations",
     "postgres_statements",
     "register_plain_form",
     "register_values",
+    "stored_snapshot",
 ]
 
 MAX_VALUE_DEPTH: Final[int]
@@ -90,37 +96,11 @@ def decode_value(data: bytes) -> Any: ...
 def encode_payload(value: object, *, pickles: bool = False) -> bytes: ...
 def decode_payload(data: bytes, *, pickles: bool = False) -> Any: ...
 def decode_stored(data: bytes, instance_id: str, role: str, name: str) -> Any: ...
-def open_payload(
-    codec: AtRest | None, data: bytes, instance_id: str, role: str, name: str
-) -> bytes: ...
 def decode_error_record(data: bytes) -> _ErrorFields: ...
-def encode_snapshot(
-    *,
-    instance_id: str,
-    definition: bytes,
-    status: str,
-    created_at: float,
-    updated_at: float,
-    start_at: float | None,
-    wake_at: float | None,
-    delay_id: str | None,
-    signal_id: str | None,
-    signal_name: str | None,
-    awaits: Sequence[str],
-    asked: tuple[bool, bool, str, str | None, str | None] | None,
-    tags: Sequence[str],
-    priority: int,
-    cursor: bytes | None,
-    cells: Sequence[tuple[int, bytes]],
-    next_seq: int,
-    next_strand: int,
-    cells_from: int | None,
-    input: bytes,
-    result: bytes | None,
-    steps: Sequence[tuple[StepRow, str]],
-    events: Sequence[tuple[str, str | None, float, bytes | None]],
-) -> bytes: ...
-def decode_snapshot(data: bytes) -> dict[str, Any]: ...
+def encode_snapshot(snapshot: Snapshot) -> bytes: ...
+def decode_snapshot(data: bytes) -> Snapshot: ...
+def opened_snapshot(codec: AtRest | None, stored: bytes) -> bytes: ...
+def stored_snapshot(codec: AtRest | None, data: bytes, new_id: str | None) -> tuple[str, bytes]: ...
 def check_snapshot(data: bytes, instance_id: str) -> None: ...
 def explain_cell(data: bytes) -> str: ...
 def explain_definition(data: bytes) -> tuple[str, str, list[tuple[str, str]], bool]: ...
@@ -129,6 +109,92 @@ def register_values(
 ) -> None: ...
 def register_plain_form(plain_form: Callable[[Any], Any]) -> None: ...
 def check_name(what: str, name: str) -> None: ...
+
+@final
+class Snapshot:
+    def __new__(
+        cls,
+        *,
+        instance_id: str,
+        definition: bytes,
+        status: str,
+        created_at: float,
+        updated_at: float,
+        start_at: float | None = None,
+        wake_at: float | None = None,
+        delay_id: str | None = None,
+        signal_id: str | None = None,
+        signal_name: str | None = None,
+        awaits: Sequence[str] = ...,
+        asked: SnapshotRequest | None = None,
+        tags: Sequence[str] = ...,
+        priority: int = 3,
+        cursor: bytes | None = None,
+        cells: Sequence[tuple[int, bytes]] = ...,
+        next_seq: int = 0,
+        next_strand: int = 1,
+        cells_from: int | None = None,
+        input: bytes,
+        result: bytes | None = None,
+        steps: Sequence[SnapshotStep] = ...,
+        events: Sequence[SnapshotEvent] = ...,
+    ) -> Snapshot: ...
+    @property
+    def instance_id(self) -> str: ...
+    @property
+    def workflow_id(self) -> str: ...
+    @property
+    def definition_hash(self) -> str: ...
+    @property
+    def definition(self) -> bytes: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def created_at(self) -> float: ...
+    @property
+    def updated_at(self) -> float: ...
+    @property
+    def ended_at(self) -> float | None: ...
+    @property
+    def start_at(self) -> float | None: ...
+    @property
+    def wake_at(self) -> float | None: ...
+    @property
+    def delay_id(self) -> str | None: ...
+    @property
+    def signal_id(self) -> str | None: ...
+    @property
+    def signal_name(self) -> str | None: ...
+    @property
+    def awaits(self) -> tuple[str, ...]: ...
+    @property
+    def asked(self) -> SnapshotRequest | None: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def cursor(self) -> bytes | None: ...
+    @property
+    def cells(self) -> tuple[tuple[int, bytes], ...]: ...
+    @property
+    def next_seq(self) -> int: ...
+    @property
+    def next_strand(self) -> int: ...
+    @property
+    def cells_from(self) -> int | None: ...
+    @property
+    def input(self) -> bytes: ...
+    @property
+    def result(self) -> bytes | None: ...
+    @property
+    def steps(self) -> tuple[SnapshotStep, ...]: ...
+    @property
+    def events(self) -> tuple[SnapshotEvent, ...]: ...
+    def replace(self, **changes: Any) -> Snapshot: ...
+    def __replace__(self, **changes: Any) -> Snapshot: ...
+    def __eq__(self, value: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
 @final
 class AtRest:
@@ -143,7 +209,6 @@ class AtRest:
         own: tuple[int, Callable[..., Any], Callable[..., Any]] | None,
     ) -> AtRest: ...
     def encode(self, value: object, instance_id: str, role: str, name: str) -> bytes: ...
-    def seal_payload(self, data: bytes, instance_id: str, role: str, name: str) -> bytes: ...
     def decode(self, data: bytes, instance_id: str, role: str, name: str) -> Any: ...
     @property
     def pickles(self) -> bool: ...
@@ -232,7 +297,7 @@ class Claim:
     def set_aside(self, reason: str) -> Commit: ...
     def referenced(self) -> list[int]: ...
 
-@final
+@disjoint_base
 class StepRow:
     def __new__(
         cls,
@@ -265,6 +330,26 @@ class StepRow:
     def started_at(self) -> float: ...
     @property
     def ended_at(self) -> float: ...
+
+@final
+class SnapshotStep(StepRow):
+    def __new__(
+        cls,
+        seq: int,
+        path: str,
+        name: str,
+        attempt: int,
+        outcome: str,
+        worker_id: str,
+        started_at: float,
+        ended_at: float,
+        output: bytes | None = None,
+        error: bytes | None = None,
+    ) -> SnapshotStep: ...
+    @property
+    def worker_id(self) -> str: ...
+    def __eq__(self, value: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
 @final
 class Batch:

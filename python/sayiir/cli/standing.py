@@ -93,9 +93,9 @@ async def plan_of(
     except InvalidStateError:
         return Plan(nodes)
     if nodes is None:
-        nodes = explain_definition(snapshot["definition"])[2]
+        nodes = explain_definition(snapshot.definition)[2]
     plan = Plan(nodes)
-    cursor = snapshot["cursor"]
+    cursor = snapshot.cursor
     found = None if cursor is None else _POSITION.match(explain_cell(cursor))
     if found is not None:
         outermost = _outermost(nodes)

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from sayiir._codec import encode_payload
@@ -47,7 +45,7 @@ class MoveContract(Ground):
         same = ("workflow_id", "definition_hash", "created_at", "updated_at", "steps", "tags")
         assert [getattr(row, name) for name in same] == [getattr(before[0], name) for name in same]
         again = decode_snapshot(await backend.export("i-2"))
-        assert replace(again, instance_id="i-1") == decode_snapshot(data)
+        assert again.replace(instance_id="i-1") == decode_snapshot(data)
         assert await held.complete("old") == "ok", "the old one goes on"
         other = await held_by(HandWorker(backend, [TWO], "worker-2"), "i-2")
         assert [step.path for step in other.steps] == ["second"]
@@ -117,7 +115,7 @@ class MoveContract(Ground):
         assert await worker.claim_ids() == ["i-2"]
         known = SnapshotEvent("go", "known", 0.0, None)
         waiting = SnapshotEvent("other", "k", 0.0, GO)
-        data = replace(data, events=(known, waiting))
+        data = data.replace(events=(known, waiting))
         await backend.send_event("i-3", "go", GO, "known")
         await backend.import_(encode_snapshot(data), "i-3")
         assert await worker.claim_ids() == []
@@ -191,7 +189,7 @@ class MoveContract(Ground):
         good = decode_snapshot(data)
         flipped = bytearray(data)
         flipped[len(data) // 2] ^= 1
-        misfit = encode_snapshot(replace(good, cells=(), cursor=await _cursor(backend)))
+        misfit = encode_snapshot(good.replace(cells=(), cursor=await _cursor(backend)))
         for bad in (b"", b"SYRS", GO, data[:-1], data + b"\0", bytes(flipped), misfit):
             with pytest.raises(SnapshotFormatError):
                 await backend.import_(bad, "i-2")

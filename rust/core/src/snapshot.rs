@@ -75,6 +75,41 @@ pub enum Unmovable {
     Damaged(Error),
 }
 
+/// A definition that was read, and the bytes that it was read from.
+#[derive(Debug, Clone)]
+pub struct Known {
+    tree: Bytes,
+    definition: Arc<Definition>,
+}
+
+impl Known {
+    /// Reads it, unless it is what `known` was read from.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for bytes that are no definition.
+    pub fn read(tree: &[u8], known: Option<&Self>) -> Result<Self> {
+        if let Some(known) = known.filter(|known| *known.tree == *tree) {
+            return Ok(known.clone());
+        }
+        Ok(Self {
+            definition: Arc::new(wire::decode_definition(tree)?),
+            tree: tree.into(),
+        })
+    }
+
+    /// What they say.
+    #[must_use]
+    pub fn definition(&self) -> &Arc<Definition> {
+        &self.definition
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn tree(&self) -> &Bytes {
+        &self.tree
+    }
+}
+
 /// One instance. See the module's opening.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
@@ -227,7 +262,13 @@ impl Snapshot {
     /// The stored form.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(1024);
+        self.written().into()
+    }
+
+    /// The same, for whoever copies it on.
+    #[must_use]
+    pub fn written(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.roughly());
         let start = envelope::begin(&mut out, kind::SNAPSHOT, codec::NONE);
         let mut fields = Vec::new();
         self.put_head(&mut fields);
@@ -257,7 +298,14 @@ impl Snapshot {
             put_bytes(&mut out, &fields);
         }
         envelope::seal(&mut out, start);
-        out.into()
+        out
+    }
+
+    /// About how many bytes it takes; room that is too small grows.
+    fn roughly(&self) -> usize {
+        let outputs = self.steps.iter().filter_map(|row| row.step.output.as_ref());
+        let payloads: usize = outputs.map(|output| output.len()).sum();
+        1024 + self.tree.len() + self.input.len() + 96 * self.steps.len() + payloads
     }
 
     fn put_head(&self, out: &mut Vec<u8>) {
@@ -306,8 +354,27 @@ impl Snapshot {
     /// [`Error::Format`] for bytes that are damaged, cut or foreign, and for what no store could have
     /// held; [`Error::Newer`] for a newer format.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
+        Self::decode_knowing(bytes, None)
+    }
+
+    /// Its definition, for [`Snapshot::decode_knowing`].
+    #[must_use]
+    pub fn known(&self) -> Known {
+        Known {
+            tree: Arc::clone(&self.tree),
+            definition: Arc::clone(&self.definition),
+        }
+    }
+
+    /// The same for whoever has read a definition before: one of the very same bytes is not read a
+    /// second time, which would cost more than all the rest of a snapshot. Everything else is checked
+    /// as ever.
+    ///
+    /// # Errors
+    /// Those of [`Snapshot::decode`].
+    pub fn decode_knowing(bytes: &[u8], known: Option<&Known>) -> Result<Self> {
         let body = envelope::open_as(bytes, kind::SNAPSHOT, "a snapshot of an instance")?;
-        read(body).map_err(|error| damaged(&error))
+        read(body, known).map_err(|error| damaged(&error))
     }
 }
 
@@ -533,11 +600,10 @@ fn read_asked(head: &mut Reader<'_>, now: Status) -> Result<Option<Asked>> {
     }))
 }
 
-fn read(body: &[u8]) -> Result<Snapshot> {
+fn read(body: &[u8], known: Option<&Known>) -> Result<Snapshot> {
     let body = &mut Reader::new(body);
     let head = &mut Reader::new(body.bytes()?);
-    let tree = body.bytes()?;
-    let definition = wire::decode_definition(tree)?;
+    let Known { tree, definition } = Known::read(body.bytes()?, known)?;
     if definition.item {
         return Err(Error::format("it is an item of a spread map"));
     }
@@ -582,8 +648,8 @@ fn read(body: &[u8]) -> Result<Snapshot> {
     }
     Ok(Snapshot {
         id,
-        definition: Arc::new(definition),
-        tree: tree.into(),
+        definition,
+        tree,
         status: now,
         created_us,
         updated_us,

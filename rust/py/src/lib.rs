@@ -9,6 +9,7 @@
 mod at_rest;
 mod definition;
 mod error;
+mod explain;
 mod payload;
 mod record;
 mod rows;
@@ -26,13 +27,14 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<definition::Program>()?;
     m.add_class::<at_rest::AtRest>()?;
     m.add_function(wrap_pyfunction!(at_rest::decode_stored, m)?)?;
-    m.add_function(wrap_pyfunction!(at_rest::open_payload, m)?)?;
     m.add_class::<record::Claim>()?;
     m.add_class::<record::Claimant>()?;
     m.add_class::<record::Batch>()?;
     m.add_class::<record::Commit>()?;
     m.add_class::<record::StepRow>()?;
     m.add_class::<run::Run>()?;
+    m.add_class::<snapshot::Snapshot>()?;
+    m.add_class::<snapshot::SnapshotStep>()?;
     m.add_class::<run::Step>()?;
     m.add_class::<run::Turn>()?;
     m.add_class::<store::MemoryStore>()?;
@@ -50,8 +52,10 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(snapshot::encode_snapshot, m)?)?;
     m.add_function(wrap_pyfunction!(snapshot::decode_snapshot, m)?)?;
     m.add_function(wrap_pyfunction!(snapshot::check_snapshot, m)?)?;
-    m.add_function(wrap_pyfunction!(snapshot::explain_cell, m)?)?;
-    m.add_function(wrap_pyfunction!(snapshot::explain_definition, m)?)?;
+    m.add_function(wrap_pyfunction!(snapshot::opened_snapshot, m)?)?;
+    m.add_function(wrap_pyfunction!(snapshot::stored_snapshot, m)?)?;
+    m.add_function(wrap_pyfunction!(explain::explain_cell, m)?)?;
+    m.add_function(wrap_pyfunction!(explain::explain_definition, m)?)?;
     m.add_function(wrap_pyfunction!(payload::register_values, m)?)?;
     m.add_function(wrap_pyfunction!(payload::register_plain_form, m)?)?;
     m.add_function(wrap_pyfunction!(payload::check_name, m)?)?;

@@ -239,8 +239,21 @@ impl Claim {
     }
 }
 
+/// The outcome that this word is for.
+pub fn outcome_of(word: &str) -> PyResult<Outcome> {
+    [
+        Outcome::Completed,
+        Outcome::Retried,
+        Outcome::Failed,
+        Outcome::Elapsed,
+    ]
+    .into_iter()
+    .find(|known| known.word() == word)
+    .ok_or_else(|| PyValueError::new_err(format!("unknown outcome {word:?}")))
+}
+
 /// One line of an instance's history.
-#[pyclass(frozen, module = "sayiir._core")]
+#[pyclass(frozen, subclass, module = "sayiir._core")]
 #[derive(Debug, Clone)]
 pub struct StepRow {
     pub inner: state::StepRow,
@@ -268,22 +281,13 @@ impl StepRow {
         started_at: f64,
         ended_at: f64,
     ) -> PyResult<Self> {
-        let outcome = [
-            Outcome::Completed,
-            Outcome::Retried,
-            Outcome::Failed,
-            Outcome::Elapsed,
-        ]
-        .into_iter()
-        .find(|known| known.word() == outcome)
-        .ok_or_else(|| PyValueError::new_err(format!("unknown outcome {outcome:?}")))?;
         Ok(Self {
             inner: state::StepRow {
                 seq,
                 path: path.into(),
                 name: name.into(),
                 attempt,
-                outcome,
+                outcome: outcome_of(outcome)?,
                 output: output.map(Into::into),
                 error: error.map(Into::into),
                 started_us: error::us(started_at),

@@ -28,6 +28,20 @@ fn snapshots_are_what_they_were() {
 }
 
 #[test]
+fn whoever_knows_a_definition_reads_the_same() {
+    for name in frozen("snapshot-") {
+        let found = read(&name);
+        for other in frozen("snapshot-") {
+            let known = read(&other).known();
+            let again = Snapshot::decode_knowing(&golden(&name), Some(&known)).unwrap();
+            assert_eq!(again, found, "{name}, knowing that of {other}");
+            let shared = std::sync::Arc::ptr_eq(&again.definition, known.definition());
+            assert_eq!(shared, *found.tree == **known.tree(), "{name}, {other}");
+        }
+    }
+}
+
+#[test]
 fn their_fields_are_where_they_were() {
     let paused = read("snapshot-paused");
     assert_eq!(paused.status, Status::Paused);

@@ -119,6 +119,11 @@ fn snapshot_or_refuse(bytes: &[u8]) {
     match Snapshot::decode(bytes) {
         Ok(snapshot) => {
             assert_eq!(Snapshot::decode(&snapshot.encode()).as_ref(), Ok(&snapshot));
+            let known = snapshot.known();
+            assert_eq!(
+                Snapshot::decode_knowing(bytes, Some(&known)).as_ref(),
+                Ok(&snapshot)
+            );
             let judged = snapshot.check_position();
             assert!(
                 matches!(judged, Ok(()) | Err(Error::Format(_))),

@@ -333,7 +333,7 @@ impl AtRest {
     }
 
     /// The key that is written with now.
-    fn current(&self, py: Python<'_>) -> PyResult<Option<Arc<Key>>> {
+    pub fn current(&self, py: Python<'_>) -> PyResult<Option<Arc<Key>>> {
         let Some(keys) = &self.keys else {
             return Ok(None);
         };
@@ -353,7 +353,7 @@ impl AtRest {
     }
 
     /// The one way out. `key` is the current one.
-    fn seal(
+    pub fn seal(
         &self,
         py: Python<'_>,
         key: Option<&Key>,
@@ -499,22 +499,6 @@ impl AtRest {
         ))
     }
 
-    /// A plain payload as it is stored at this place.
-    fn seal_payload<'py>(
-        &self,
-        py: Python<'py>,
-        data: &Bound<'py, PyBytes>,
-        instance_id: &str,
-        role: &str,
-        name: &str,
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        let place = Place::named(instance_id, role, name)?;
-        let key = self.current(py)?;
-        let plain = data.as_bytes().into();
-        let sealed = self.seal(py, key.as_deref(), &plain, &place)?;
-        Ok(PyBytes::new(py, &sealed))
-    }
-
     /// The value of what is stored at this place.
     fn decode<'py>(
         &self,
@@ -546,26 +530,6 @@ pub fn decode<'py>(
     match open(py, settings, bytes, place) {
         Ok(None) => payload::open(py, bytes, pickles),
         Ok(Some(plain)) => payload::open(py, &plain, pickles),
-        Err(Refusal::Unprepared(failure)) => Err(failure),
-        Err(Refusal::Damaged(reason)) => Err(error::decode_text(py, reason)),
-    }
-}
-
-/// The plain payload of what is stored at a place.
-#[pyfunction]
-#[pyo3(signature = (codec, data, instance_id, role, name))]
-pub fn open_payload<'py>(
-    py: Python<'py>,
-    codec: Option<&AtRest>,
-    data: &Bound<'py, PyBytes>,
-    instance_id: &str,
-    role: &str,
-    name: &str,
-) -> PyResult<Bound<'py, PyBytes>> {
-    let place = Place::named(instance_id, role, name)?;
-    match open(py, codec, data.as_bytes(), &place) {
-        Ok(None) => Ok(data.clone()),
-        Ok(Some(plain)) => Ok(PyBytes::new(py, &plain)),
         Err(Refusal::Unprepared(failure)) => Err(failure),
         Err(Refusal::Damaged(reason)) => Err(error::decode_text(py, reason)),
     }
