@@ -41,7 +41,8 @@ SAME_LOOP, OWN_THREAD = "same loop", "worker's own thread"
 OWN_PROCESS = "worker's own process"
 
 
-async def _submits(client: WorkflowClient) -> float:
+async def submits(client: WorkflowClient) -> float:
+    """Seconds from a submit to the first line of its task."""
     start = perf_counter()
     handle = await client.submit(STARTED, input=1)
     return await handle.result() - start
@@ -58,13 +59,14 @@ async def _events(client: WorkflowClient) -> float:
 
 
 SAMPLED: tuple[tuple[Sample, str, str], ...] = (
-    (_submits, "submit → first task", STARTED.workflow_id),
+    (submits, "submit → first task", STARTED.workflow_id),
     (_events, "event → next task", WOKEN.workflow_id),
 )
 
 
 @asynccontextmanager
-async def _idle_worker(backend: Backend, workflow_id: str, where: str) -> AsyncIterator[None]:
+async def idle_worker(backend: Backend, workflow_id: str, where: str) -> AsyncIterator[None]:
+    """A worker that has nothing to do, on this loop, on its own thread or in its own process."""
     if where == OWN_PROCESS:
         async with worker_processes(backend, 1, workflow_id, 4, poll_interval=POLL):
             yield
@@ -81,16 +83,21 @@ async def _idle_worker(backend: Backend, workflow_id: str, where: str) -> AsyncI
         await asyncio.to_thread(worker.stop)
 
 
+async def sampled_on(backend: Backend, sample: Sample, count: int) -> list[float]:
+    """So many samples, after some that do not count."""
+    client = WorkflowClient(backend)
+    found = []
+    for _ in range(WARM + count):
+        await asyncio.sleep(REST)
+        found.append(await sample(client))
+    return found[WARM:]
+
+
 async def _sampled(
     store: Store, sample: Sample, workflow_id: str, where: str, count: int
 ) -> list[float]:
-    async with store.opened() as backend, _idle_worker(backend, workflow_id, where):
-        client = WorkflowClient(backend)
-        found = []
-        for _ in range(WARM + count):
-            await asyncio.sleep(REST)
-            found.append(await sample(client))
-        return found[WARM:]
+    async with store.opened() as backend, idle_worker(backend, workflow_id, where):
+        return await sampled_on(backend, sample, count)
 
 
 def bench_idle_worker(ledger: Ledger) -> None:
