@@ -353,10 +353,9 @@ def bench_fan_out(ledger: Ledger, store: Store) -> None:
         "map": runs(mapped(), [PAYLOAD] * 1_000, store=store),
     }
     samples = asyncio.run(interleave_async(contenders, FAN_OUT_ROUNDS[store]))
-    # Once or twice will do: so many items take long enough for moods to even out.
-    samples["long map"] = [
-        asyncio.run(runs(mapped(), [PAYLOAD] * long, store=store)()) for _ in "ab"
-    ]
+    # Few will do: so many items take long enough for moods to even out.
+    many = {"long map": runs(mapped(), [PAYLOAD] * long, store=store)}
+    samples |= asyncio.run(interleave_async(many, 2))
     best = {name: min(times) for name, times in samples.items()}
     step = (best["chain"] - best["one"]) / 1_000 * 1e6
     for name, what, count in (

@@ -347,12 +347,19 @@ class PythonBackend(Moving):
             return found
 
     async def backlog(self) -> Sequence[Backlog]:
+        now = self._clock()
         with self._lock:
             return [
-                Backlog(definition_hash, self._names[definition_hash], tags, len(group))
+                Backlog(
+                    definition_hash,
+                    self._names[definition_hash],
+                    tags,
+                    len(group),
+                    max(0.0, now - next_one.item.updated_at),
+                )
                 for definition_hash, groups in self._ready.items()
                 for tags, group in groups.items()
-                if len(group)
+                if (next_one := group.first()) is not None
             ]
 
     async def next_wake(self) -> float | None:

@@ -236,6 +236,9 @@ class Books:
         self._unplace(one)
         status = one.status
         if status == "in_progress" or (status in PARKED and one.is_due(now)):
+            if status in PARKED:
+                due = one.wake_at is not None and one.wake_at <= now
+                one.updated_at = max(one.updated_at, one.wake_at or 0.0) if due else now
             one.status = "in_progress"
             since = max(one.created_at, one.start_at or 0.0)
             order = since + (one.priority - 1) * AGEING_SECONDS

@@ -195,11 +195,12 @@ async def test_what_waits_is_told_by_workflow(places: Places, registry: Collecto
         await a_look_later()
         assert told("ready", "foreign") == 3.0
         assert told("ready", "mine") == 0.0
-        assert (told("nonempty_seconds", "foreign") or 0.0) > 0.0
+        assert (told("age_seconds", "foreign") or 0.0) > 0.0
+        assert told("age_seconds", "mine") == 0.0
         for number in range(3):
             await client.cancel(f"f-{number}")
         await a_look_later()
-        assert told("ready", "foreign") == told("nonempty_seconds", "foreign") == 0.0
+        assert told("ready", "foreign") == told("age_seconds", "foreign") == 0.0
 
 
 class Mute(PythonBackend):

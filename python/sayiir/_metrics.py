@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from . import _clock
 from ._duration import Duration, parse_duration
 
 if TYPE_CHECKING:
@@ -129,20 +128,16 @@ class WorkerMetrics:
 
     def _waiting(self, backlog: Iterable[Backlog]) -> None:
         """How much is ready now, of everything."""
-        series, now = self._series, _clock.monotonic()
-        depth: dict[str, int] = {}
+        series = self._series
+        # What was there before stays as a series, with nothing in it: a gap would hide that it was.
+        waiting = dict.fromkeys(series.known, (0, 0.0))
         for one in backlog:
-            if one.ready:
-                depth[one.workflow_id] = depth.get(one.workflow_id, 0) + one.ready
-        for name in series.known.difference(depth):
-            # It stays as a series, with nothing in it: a gap would hide that it was ever there.
-            series.depth.labels(name).set(0)
-            series.standing.labels(name).set(0)
-        series.since = {name: series.since.get(name, now) for name in depth}
-        for name, ready in depth.items():
+            ready, age = waiting.get(one.workflow_id, (0, 0.0))
+            waiting[one.workflow_id] = (ready + one.ready, max(age, one.age))
+        for name, (ready, age) in waiting.items():
             series.depth.labels(name).set(ready)
-            series.standing.labels(name).set(now - series.since[name])
-        series.known.update(depth)
+            series.age.labels(name).set(age)
+        series.known.update(waiting)
 
 
 class _Series:
@@ -194,9 +189,9 @@ class _Series:
             ("workflow",),
             registry=registry,
         )
-        self.standing: Gauge = Gauge(
-            "sayiir_queue_nonempty_seconds",
-            "For how long there has been ready work at every look.",
+        self.age: Gauge = Gauge(
+            "sayiir_queue_age_seconds",
+            "For how long the instance that is next in line has been ready.",
             ("workflow",),
             registry=registry,
         )
@@ -215,5 +210,3 @@ class _Series:
         # Finding a series by its labels takes longer than adding to it.
         self.observers: dict[tuple[str, str, str], Callable[[float], None]] = {}
         self.known: set[str] = set()
-        self.since: dict[str, float] = {}
-        """When ready work of each workflow was first seen, by a clock that never goes back."""

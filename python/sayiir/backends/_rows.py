@@ -141,6 +141,8 @@ class Backlog:
     tags: Sequence[str]
     ready: int
     """How many."""
+    age: float
+    """For how many seconds the one that is next has been ready, by the backend's clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,7 +248,7 @@ class InMemoryBackend:
 
     async def backlog(self) -> Sequence[Backlog]:
         """See `Backend.backlog`."""
-        return [Backlog(*one) for one in self.store.backlog()]
+        return [Backlog(*one) for one in self.store.backlog(self.clock())]
 
     async def next_wake(self) -> float | None:
         """See `Backend.next_wake`."""

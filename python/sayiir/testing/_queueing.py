@@ -10,7 +10,18 @@ from sayiir._core import AGEING_SECONDS
 from sayiir.backends import Backend
 
 from ._clocks import VirtualClock
-from ._flows import HANDING_OVER, LISTENING, ONE, OTHER, Anything, new_instance, prioritised, tagged
+from ._flows import (
+    DELAYED,
+    HANDING_OVER,
+    LISTENING,
+    ONE,
+    OTHER,
+    TWO,
+    Anything,
+    new_instance,
+    prioritised,
+    tagged,
+)
 from ._ground import Ground, held_by, start, submit
 from ._hand import HandWorker
 
@@ -171,6 +182,39 @@ class QueueContract(Ground):
         assert await backlog() == []
         await backend.send_event("i-5", "go", b"", None)
         assert await backlog() == [("listening", LISTENING.definition_hash, [], 1)]
+
+    async def test_the_backlog_says_for_how_long_the_next_one_has_been_ready(
+        self, backend: Backend, clock: VirtualClock
+    ) -> None:
+        """Since it came, its start, its timer, its event or its last checkpoint."""
+
+        async def ages() -> dict[str, float]:
+            return {one.workflow_id: round(one.age, 3) for one in await backend.backlog()}
+
+        await submit(backend, ONE, "i-1")
+        assert await ages() == {"one": 0.0}
+        clock.advance(5)
+        await submit(backend, ONE, "i-2")
+        assert await ages() == {"one": 5.0}
+        await held_by(HandWorker(backend, [ONE]), "i-1")
+        clock.advance(1)
+        assert await ages() == {"one": 1.0}
+        await backend.delete("i-2", True)
+        await (await start(backend, LISTENING, "i-3")).complete()
+        clock.advance(40)
+        await backend.send_event("i-3", "go", b"", None)
+        clock.advance(2)
+        assert (await ages())["listening"] == 2.0
+        await backend.delete("i-3", True)
+        await backend.submit([new_instance(OTHER, "i-4", start_at=clock() + 60)], "fail")
+        await (await start(backend, DELAYED, "i-5")).complete()
+        nap = await backend.get("i-5")
+        assert nap.wake_at is not None
+        clock.advance(max(nap.wake_at - clock(), 60) + 7)
+        await HandWorker(backend, [TWO]).claim_ids()
+        found = await ages()
+        assert found[OTHER.workflow_id] == pytest.approx(clock() - (nap.created_at + 60), abs=0.1)
+        assert found[DELAYED.workflow_id] == pytest.approx(clock() - nap.wake_at, abs=0.1)
 
     async def test_the_next_step_has_needs_of_its_own(self, backend: Backend) -> None:
         """An instance whose next step needs other tags goes back and waits for who has them."""

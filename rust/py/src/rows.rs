@@ -135,8 +135,8 @@ pub fn page_to_py(py: Python<'_>, page: &Page) -> PageFields {
     )
 }
 
-/// `(definition hash, workflow, tags, how many)` of what is ready.
-pub type BacklogFields = (String, String, Vec<String>, usize);
+/// `(definition hash, workflow, tags, how many, for how long the next one)` of what is ready.
+pub type BacklogFields = (String, String, Vec<String>, usize, f64);
 
 /// Ready work of one kind.
 pub fn backlog_to_py(backlog: &Backlog) -> BacklogFields {
@@ -145,6 +145,7 @@ pub fn backlog_to_py(backlog: &Backlog) -> BacklogFields {
         backlog.workflow.to_string(),
         tags_to_py(&backlog.tags),
         backlog.ready,
+        error::seconds(backlog.age_us),
     )
 }
 

@@ -372,9 +372,9 @@ impl MemoryStore {
         self.call(py, self.inner.delete(instance_id, force, us(now)))
     }
 
-    /// `(definition hash, workflow, tags, how many)` of what is ready.
-    fn backlog(&self, py: Python<'_>) -> PyResult<Vec<BacklogFields>> {
-        let backlog = self.call(py, self.inner.backlog())?;
+    /// `(definition hash, workflow, tags, how many, for how long the next one)` of what is ready.
+    fn backlog(&self, py: Python<'_>, now: f64) -> PyResult<Vec<BacklogFields>> {
+        let backlog = self.call(py, self.inner.backlog(us(now)))?;
         Ok(backlog.iter().map(backlog_to_py).collect())
     }
 

@@ -243,7 +243,7 @@ impl Call {
                 store.delete(id, *force, now_us)?;
                 Answer::Nothing
             }
-            Self::Backlog => Answer::Backlog(store.backlog()?),
+            Self::Backlog => Answer::Backlog(store.backlog(now_us)?),
             Self::NextWake => Answer::Wake(store.next_wake_us()?),
         })
     }

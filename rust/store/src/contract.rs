@@ -224,6 +224,8 @@ pub struct Backlog {
     pub tags: Tags,
     /// How many.
     pub ready: usize,
+    /// For how long nothing has happened to the one that is next, µs: so long it has been ready.
+    pub age_us: i64,
 }
 
 /// Why a call was refused.
@@ -507,7 +509,7 @@ pub trait Store {
     fn delete(&self, id: &str, force: bool, now_us: i64) -> StoreResult<()>;
 
     /// What is ready, by definition and tags.
-    fn backlog(&self) -> StoreResult<Vec<Backlog>>;
+    fn backlog(&self, now_us: i64) -> StoreResult<Vec<Backlog>>;
 
     /// The earliest timer, if any.
     fn next_wake_us(&self) -> StoreResult<Option<i64>>;

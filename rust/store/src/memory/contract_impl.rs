@@ -486,8 +486,13 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn backlog(&self) -> StoreResult<Vec<Backlog>> {
-        Ok(self.lock().queue.backlog())
+    fn backlog(&self, now_us: i64) -> StoreResult<Vec<Backlog>> {
+        let inner = self.lock();
+        let age = |slot| {
+            let since = inner.at(slot).map_or(now_us, |one| one.updated_us);
+            now_us.saturating_sub(since).max(0)
+        };
+        Ok(inner.queue.backlog(age))
     }
 
     fn next_wake_us(&self) -> StoreResult<Option<i64>> {

@@ -245,6 +245,10 @@ impl Inner {
             _ => return,
         };
         if ready {
+            if instance.status != Status::InProgress {
+                let due = wake.filter(|at| *at <= now_us);
+                instance.updated_us = due.map_or(now_us, |at| at.max(instance.updated_us));
+            }
             instance.status = Status::InProgress;
             instance.place = Place::Ready;
             self.queue.insert(

@@ -91,20 +91,22 @@ impl Queue {
         }
     }
 
-    /// How much is ready, by definition and tags.
-    pub fn backlog(&self) -> Vec<Backlog> {
+    /// How much is ready, by definition and tags; `age` says of an instance how long it has been.
+    pub fn backlog(&self, age: impl Fn(Slot) -> i64) -> Vec<Backlog> {
         self.entries
             .iter()
             .flat_map(|entry| {
+                let age = &age;
                 entry
                     .groups
                     .iter()
-                    .filter(|group| !group.ready.is_empty())
-                    .map(|group| Backlog {
+                    .filter_map(|group| group.ready.first().map(|first| (group, first)))
+                    .map(|(group, (.., next))| Backlog {
                         hash: entry.hash,
                         workflow: Arc::clone(&entry.workflow),
                         tags: Arc::clone(&group.tags),
                         ready: group.ready.len(),
+                        age_us: age(*next),
                     })
             })
             .collect()

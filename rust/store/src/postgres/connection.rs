@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join;
 use tokio::sync::Notify;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Error, Row};
@@ -159,6 +160,8 @@ pub struct Link {
     client: Client,
     prepared: Vec<tokio_postgres::Statement>,
     place: Rc<Place>,
+    /// A transaction begins with the next statement.
+    begins: Cell<bool>,
 }
 
 /// What a statement is given.
@@ -234,6 +237,7 @@ impl Link {
             client,
             prepared,
             place: Rc::clone(place),
+            begins: Cell::new(false),
         })
     }
 
@@ -252,12 +256,12 @@ impl Link {
 
     /// All rows of a statement.
     pub async fn rows(&self, statement: &Statement, params: Params<'_>) -> Tried<Vec<Row>> {
-        self.place.fail.pass(statement.name, "before");
-        let rows = self
-            .client
-            .query(&self.prepared[statement.number], params)
-            .await
-            .map_err(|e| Failure::of(&self.place, &e))?;
+        let asking = async {
+            self.place.fail.pass(statement.name, "before");
+            let asked = &self.prepared[statement.number];
+            self.client.query(asked, params).await
+        };
+        let rows = self.begun(asking).await?;
         self.place.fail.pass(statement.name, "after");
         Ok(rows)
     }
@@ -269,14 +273,29 @@ impl Link {
 
     /// How many rows a statement changed.
     pub async fn run(&self, statement: &Statement, params: Params<'_>) -> Tried<u64> {
-        self.place.fail.pass(statement.name, "before");
-        let changed = self
-            .client
-            .execute(&self.prepared[statement.number], params)
-            .await
-            .map_err(|e| Failure::of(&self.place, &e))?;
+        let asking = async {
+            self.place.fail.pass(statement.name, "before");
+            let asked = &self.prepared[statement.number];
+            self.client.execute(asked, params).await
+        };
+        let changed = self.begun(asking).await?;
         self.place.fail.pass(statement.name, "after");
         Ok(changed)
+    }
+
+    /// What was asked, behind the `BEGIN` that was put off until now, on one way there and back.
+    async fn begun<T>(
+        &self,
+        asking: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Tried<T> {
+        let answered = if self.begins.take() {
+            let (begun, answered) = join(self.begin(), asking).await;
+            begun?;
+            answered
+        } else {
+            asking.await
+        };
+        answered.map_err(|e| Failure::of(&self.place, &e))
     }
 
     /// A word such as `BEGIN`; `name` is its fail point.
@@ -294,12 +313,23 @@ impl Link {
         self.word("begin.write", "BEGIN").await
     }
 
+    /// A transaction begins with the next statement, on the same way to the server.
+    pub fn begin_with_next(&self) {
+        self.begins.set(true);
+    }
+
     pub async fn commit(&self) -> Tried<()> {
+        if self.begins.take() {
+            return Ok(());
+        }
         self.word("end.commit", "COMMIT").await
     }
 
     /// Undoes what was begun; where this fails too, the connection is gone and so is the transaction.
     pub async fn rollback(&self) {
+        if self.begins.take() {
+            return;
+        }
         let _ = self.word("end.rollback", "ROLLBACK").await;
     }
 

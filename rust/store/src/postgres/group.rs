@@ -960,7 +960,7 @@ async fn claim(
         }
         let (woken, adopted) = join(
             link.run(&sql::WAKE, &now_params),
-            link.rows(&sql::ADOPT, &[]),
+            link.rows(&sql::ADOPT, &now_params),
         )
         .await;
         woken?;

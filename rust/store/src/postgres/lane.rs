@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join3;
 use tokio::sync::Notify;
 
 use super::connection::{Failure, Line, Link, Place, Tried};
@@ -389,7 +390,7 @@ impl Desk {
         }
         // What only reads came here because leases had to be looked at first.
         while let Some(work) = works.last() {
-            let answer = reading::read(link, &self.place, self.margin_us(), &work.job.call).await?;
+            let answer = reading::read(link, &self.place, self.margin_us(), &work.job).await?;
             if let Some(work) = works.pop() {
                 self.deliver(work, answer.unwrap_or(Ok(Answer::Nothing)));
             }
@@ -499,7 +500,7 @@ impl Desk {
         let mut answers = Vec::with_capacity(singles.len());
         let lanes = std::mem::take(&mut *self.lanes.borrow_mut());
         let done = async {
-            link.begin().await?;
+            link.begin_with_next();
             let mut single = Single {
                 link,
                 place: &self.place,
@@ -544,12 +545,20 @@ impl Desk {
     }
 
     async fn tell_and_commit(&self, link: &Link, effects: &Effects) -> Tried<()> {
-        group::tell(link, &self.place, effects.work, !effects.ended.is_empty()).await?;
-        if effects.news && self.place.settings.notify {
-            let params: super::connection::Params<'_> = &[&self.place.settings.schema, &"news"];
-            link.run(&sql::TELL, params).await?;
-        }
-        link.commit().await
+        let ends = !effects.ended.is_empty();
+        let telling = group::tell(link, &self.place, effects.work, ends);
+        let news = async {
+            if effects.news && self.place.settings.notify {
+                let params: super::connection::Params<'_> = &[&self.place.settings.schema, &"news"];
+                link.run(&sql::TELL, params).await?;
+            }
+            Ok(())
+        };
+        // The first failure is the cause: behind it nothing is committed.
+        let (told, news, over) = join3(telling, news, link.commit()).await;
+        told?;
+        news?;
+        over
     }
 
     /// A transaction of our own, whose effects we tell of.
@@ -561,7 +570,7 @@ impl Desk {
     ) -> Tried<()> {
         let mut effects = Effects::default();
         let done = async {
-            link.begin().await?;
+            link.begin_with_next();
             let mut single = Single {
                 link,
                 place: &self.place,
@@ -701,9 +710,7 @@ impl Desk {
         let answer = loop {
             let link = self.reader.link(work.deadline).await;
             let tried = match &link {
-                Ok(link) => {
-                    reading::read(link, &self.place, self.margin_us(), &work.job.call).await
-                }
+                Ok(link) => reading::read(link, &self.place, self.margin_us(), &work.job).await,
                 Err(failure) => Err(failure.clone()),
             };
             match tried {

@@ -17,6 +17,7 @@ use crate::contract::{
     Backlog, Filter, Hash, HistoryRow, InstanceRow, News, Page, Status, StoreError, StoreResult,
 };
 use crate::listed::{after_prefix, read_list, status_of};
+use crate::shared::Job;
 
 /// Text of a column.
 fn text(row: &Row, column: usize) -> Arc<str> {
@@ -219,9 +220,9 @@ pub async fn read(
     link: &Link,
     place: &Place,
     clock_margin_us: i64,
-    call: &Call,
+    job: &Job,
 ) -> Tried<Option<StoreResult<Answer>>> {
-    let answer = match call {
+    let answer = match &job.call {
         Call::CheckSubmit { id, hash, policy } => {
             super::single::conflict(link, place, id, hash, *policy)
                 .await?
@@ -276,12 +277,13 @@ pub async fn read(
             .ok_or_else(|| not_found(id)),
         Call::Backlog => {
             let mut backlog = Vec::new();
-            for row in link.rows(&sql::BACKLOG, &[]).await? {
+            for row in link.rows(&sql::BACKLOG, &[&job.now_us]).await? {
                 backlog.push(Backlog {
                     hash: hash_of(place, &row, 0)?,
                     workflow: text(&row, 1),
                     tags: read_list(row.get(2)),
                     ready: row.get::<_, i64>(3) as usize,
+                    age_us: row.get(4),
                 });
             }
             Ok(Answer::Backlog(backlog))

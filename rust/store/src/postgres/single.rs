@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join3;
 use sayiir_core::state::{Commit, NO_CELLS, Next, Parked, Reply, StepRow};
 use tokio_postgres::types::ToSql;
 
@@ -370,20 +371,28 @@ impl Single<'_> {
             &payload,
             &self.now,
         ];
-        if self.link.row(&sql::EVENT_NEW, &params).await?.is_none() {
-            return Ok(Ok(false));
-        }
-        if let Some(control) = control {
-            self.link
-                .run(&sql::EVENT_CAME, &[&control.instance])
-                .await?;
-            if control.held {
-                self.effects.news = true;
-            } else if control.status == Status::AwaitingSignal {
-                self.place(control.instance).await?;
+        let (link, now) = (self.link, self.now);
+        let making = link.row(&sql::EVENT_NEW, &params);
+        let Some(control) = control else {
+            return Ok(Ok(making.await?.is_some()));
+        };
+        // On one way there and back. Where somebody else has used the key in this moment, nothing came,
+        // and the others change nothing that matters.
+        let parked = !control.held && control.status == Status::AwaitingSignal;
+        let instance: [Param<'_>; 1] = [&control.instance];
+        let coming = link.run(&sql::EVENT_CAME, &instance);
+        let placing = async {
+            if !parked {
+                return Ok(0);
             }
-        }
-        Ok(Ok(true))
+            link.run(&sql::PLACE, &[&control.instance, &now]).await
+        };
+        let (made, came, ready) = join3(making, coming, placing).await;
+        let made = made?.is_some();
+        came?;
+        self.effects.work |= ready? > 0;
+        self.effects.news |= made && control.held;
+        Ok(Ok(made))
     }
 
     /// A parked instance whose time or event has come is ready.
@@ -615,7 +624,7 @@ impl Single<'_> {
     /// their senders'.
     pub async fn look_around(&mut self) -> Tried<()> {
         self.effects.work |= self.link.run(&sql::WAKE, &[&self.now]).await? > 0;
-        let adopted = self.link.rows(&sql::ADOPT, &[]).await?;
+        let adopted = self.link.rows(&sql::ADOPT, &[&self.now]).await?;
         self.effects.work |= !adopted.is_empty();
         self.effects.news |= adopted
             .iter()

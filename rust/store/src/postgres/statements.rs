@@ -211,17 +211,19 @@ statements! {
         concat!("WITH t AS MATERIALIZED (SELECT ", now!("$1"), " AS now), due AS MATERIALIZED (SELECT i.instance \
          FROM sayiir.instances i, t WHERE i.status IN (1, 2) AND i.wake_us IS NOT NULL AND i.wake_us <= t.now \
          ORDER BY i.wake_us LIMIT 1000 FOR UPDATE OF i SKIP LOCKED) \
-         UPDATE sayiir.instances i SET status = 0 FROM due WHERE i.instance = due.instance");
+         UPDATE sayiir.instances i SET status = 0, updated_us = greatest(i.updated_us, i.wake_us) FROM due WHERE i.instance = due.instance");
     ADOPT = "claim.adopt",
-        "WITH f AS MATERIALIZED (SELECT e.id, e.event, e.name FROM sayiir.events e WHERE e.fresh \
+        concat!("WITH f AS MATERIALIZED (SELECT e.id, e.event, e.name FROM sayiir.events e WHERE e.fresh \
            ORDER BY e.event LIMIT 1000 FOR UPDATE SKIP LOCKED), \
          u AS (UPDATE sayiir.instances i SET events = true, \
            alert = CASE WHEN i.holder IS NULL THEN NULL ELSE coalesce(i.alert, 0) + 1 END, \
            status = CASE WHEN i.status = 2 AND i.holder IS NULL AND EXISTS (SELECT 1 FROM f \
-             WHERE f.id = i.id AND f.name = ANY(i.awaits)) THEN 0 ELSE i.status END \
+             WHERE f.id = i.id AND f.name = ANY(i.awaits)) THEN 0 ELSE i.status END, \
+           updated_us = CASE WHEN i.status = 2 AND i.holder IS NULL AND EXISTS (SELECT 1 FROM f \
+             WHERE f.id = i.id AND f.name = ANY(i.awaits)) THEN ", now!("$1"), " ELSE i.updated_us END \
            FROM (SELECT DISTINCT n.instance FROM f JOIN sayiir.inputs n ON n.id = f.id) AS g WHERE i.instance = g.instance AND i.status < 4 RETURNING i.id, i.holder) \
          UPDATE sayiir.events e SET fresh = false, early = false FROM f JOIN u ON u.id = f.id \
-         WHERE e.id = f.id AND e.event = f.event RETURNING u.holder";
+         WHERE e.id = f.id AND e.event = f.event RETURNING u.holder");
     WORKER_NAME = "claim.worker_name",
         "INSERT INTO sayiir.worker_names (worker, name) SELECT nextval('sayiir.small_numbers')::integer, $1::text \
          WHERE NOT EXISTS (SELECT 1 FROM sayiir.worker_names n WHERE n.name = $1::text) ON CONFLICT (name) DO NOTHING";
@@ -299,8 +301,9 @@ statements! {
     LET_GO = "instance.let_go",
         "UPDATE sayiir.instances i SET holder = NULL, alert = NULL WHERE i.instance = $1::bigint";
     PLACE = "instance.place",
-        concat!("UPDATE sayiir.instances i SET status = 0 WHERE i.instance = $1::bigint AND i.status IN (1, 2) \
-         AND (i.wake_us <= ", now!("$2"), " OR EXISTS (SELECT 1 FROM sayiir.events e WHERE e.id = i.id \
+        concat!("UPDATE sayiir.instances i SET status = 0, updated_us = CASE WHEN i.wake_us <= t.now \
+           THEN greatest(i.updated_us, i.wake_us) ELSE t.now END FROM (SELECT ", now!("$2"), " AS now) AS t \
+         WHERE i.instance = $1::bigint AND i.status IN (1, 2) AND (i.wake_us <= t.now OR EXISTS (SELECT 1 FROM sayiir.events e WHERE e.id = i.id \
          AND NOT e.consumed AND e.name = ANY(i.awaits)))");
     POSITION = "commit.position",
         concat!("UPDATE sayiir.instances i SET cursor = coalesce($2::bytea, i.cursor), next_seq = $3::integer, \
@@ -453,9 +456,12 @@ statements! {
         step_of!("WHERE s.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text) \
          AND s.seq = ANY($2::integer[])");
     BACKLOG = "backlog.ready",
-        "SELECT d.hash, d.workflow, l.tags, g.ready FROM (SELECT i.lane, count(*) AS ready FROM sayiir.instances i \
-         WHERE i.status = 0 AND i.holder IS NULL GROUP BY i.lane) AS g JOIN sayiir.lanes l ON l.lane = g.lane \
-         JOIN sayiir.definitions d ON d.definition = l.definition";
+        concat!("WITH t AS MATERIALIZED (SELECT ", now!("$1"), " AS now) SELECT d.hash, d.workflow, l.tags, g.ready, h.age \
+         FROM (SELECT i.lane, count(*) AS ready FROM sayiir.instances i WHERE i.status = 0 AND i.holder IS NULL \
+           GROUP BY i.lane) AS g \
+         CROSS JOIN LATERAL (SELECT greatest(0, t.now - i.updated_us) AS age FROM sayiir.instances i, t WHERE i.lane = g.lane AND i.status = 0 \
+           AND i.holder IS NULL ORDER BY i.order_us, i.instance LIMIT 1) AS h \
+         JOIN sayiir.lanes l ON l.lane = g.lane JOIN sayiir.definitions d ON d.definition = l.definition");
     NEXT_WAKE = "timer.next",
         "SELECT min(i.wake_us) FROM sayiir.instances i WHERE i.status IN (1, 2) AND i.wake_us IS NOT NULL";
 

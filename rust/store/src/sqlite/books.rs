@@ -384,12 +384,15 @@ impl Books {
         if !matches!(status, Status::Waiting | Status::AwaitingSignal) {
             return Ok(());
         }
-        let due = control.wake_us.is_some_and(|at| at <= now_us)
-            || self.has_awaited_event(&control.id, control.awaits.as_deref())?;
-        if due {
+        let due = control.wake_us.filter(|at| *at <= now_us);
+        if due.is_some() || self.has_awaited_event(&control.id, control.awaits.as_deref())? {
             self.run(
                 &sql::PLACE,
-                [control.instance, i64::from(Status::InProgress as u8)],
+                [
+                    control.instance,
+                    i64::from(Status::InProgress as u8),
+                    due.unwrap_or(now_us),
+                ],
             )?;
         }
         Ok(())

@@ -216,7 +216,10 @@ impl Books {
                 self.park(instance, parked)?;
                 if pending.is_none() {
                     if parked.wake_at_us.is_some_and(|at| at <= now_us) {
-                        self.run(&sql::PLACE, [instance, i64::from(Status::InProgress as u8)])?;
+                        self.run(
+                            &sql::PLACE,
+                            [instance, i64::from(Status::InProgress as u8), now_us],
+                        )?;
                     }
                     return Ok(Reply::Ok);
                 }

@@ -562,13 +562,14 @@ impl Store for Books {
         self.erase(&control, ERASE_ITEMS, now_us)
     }
 
-    fn backlog(&self) -> StoreResult<Vec<Backlog>> {
-        self.all(&sql::BACKLOG, [], |row| {
+    fn backlog(&self, now_us: i64) -> StoreResult<Vec<Backlog>> {
+        self.all(&sql::BACKLOG, [now_us], |row| {
             Ok(Backlog {
                 hash: hash_of(row, 0)?,
                 workflow: row.get(1)?,
                 tags: read_list(row.get_ref(2)?.as_str()?),
                 ready: row.get::<_, i64>(3)? as usize,
+                age_us: row.get(4)?,
             })
         })
     }

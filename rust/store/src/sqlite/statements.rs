@@ -63,7 +63,8 @@ statements! {
     CONTROL = "instance.control",
         "SELECT instance, id, status, fence, holder, asked, resume, wake_us, awaits \
          FROM instances WHERE instance = ?1";
-    PLACE = "instance.place", "UPDATE instances SET status = ?2 WHERE instance = ?1 AND status <> ?2";
+    PLACE = "instance.place",
+        "UPDATE instances SET status = ?2, updated_us = max(updated_us, ?3) WHERE instance = ?1 AND status <> ?2";
     LET_GO = "instance.let_go", "UPDATE instances SET holder = NULL, alert = NULL WHERE instance = ?1";
     FINISH = "instance.finish",
         "UPDATE instances SET status = ?2, fence = ?3, holder = NULL, alert = NULL, updated_us = ?4, ended_us = ?12, \
@@ -126,7 +127,7 @@ statements! {
          WHERE w.name = ?1 AND i.alert IS NOT NULL";
 
     WAKE = "claim.wake",
-        "UPDATE instances SET status = 0 WHERE instance IN (SELECT instance FROM instances \
+        "UPDATE instances SET status = 0, updated_us = max(updated_us, wake_us) WHERE instance IN (SELECT instance FROM instances \
          WHERE status IN (1, 2) AND wake_us IS NOT NULL AND wake_us <= ?1 ORDER BY wake_us LIMIT 1000)";
     NEXT_GROUP = "claim.group",
         "SELECT tags FROM instances WHERE status = 0 AND holder IS NULL AND definition = ?1 AND tags > ?2 \
@@ -191,7 +192,9 @@ statements! {
     STEP_BY_NAME = "step.by_name",
         step_of!("AND name = ?2 AND outcome IN (0, 3) AND output IS NOT NULL ORDER BY seq DESC LIMIT 1");
     BACKLOG = "backlog.ready",
-        "SELECT d.hash, d.workflow, g.tags, g.ready FROM (SELECT definition, tags, count(*) AS ready FROM instances \
+        "SELECT d.hash, d.workflow, g.tags, g.ready, (SELECT max(0, ?1 - i.updated_us) FROM instances i WHERE i.status = 0 AND i.holder IS NULL \
+           AND i.definition = g.definition AND i.tags = g.tags ORDER BY i.order_us, i.instance LIMIT 1) \
+         FROM (SELECT definition, tags, count(*) AS ready FROM instances \
          WHERE status = 0 AND holder IS NULL GROUP BY definition, tags) g \
          JOIN definitions d ON d.definition = g.definition";
     NEXT_WAKE = "timer.next",
