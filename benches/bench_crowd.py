@@ -1,6 +1,7 @@
 """What it costs that many instances are there: parked by the hundred thousand, or left by the dead.
 
-Parked instances are made as users make them, by a worker that meets their waits. Waking one in a
+Parked instances are made as users make them, by a worker that meets their waits. What one takes on
+the disk is the growth of what the file or the schema uses, indexes included. Waking one in a
 hundred is timed from the first event sent to the last one's end. Beside the parked, an idle worker
 takes up new work; how long that takes is compared with the same where nobody is parked.
 
@@ -17,13 +18,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from time import perf_counter
+from typing import NamedTuple
 
 import pytest
 
 from benches.bench_latency import DURABLE_SAMPLES, SAME_LOOP, idle_worker, sampled_on, submits
 from benches.ledger import Ledger
 from benches.stopwatch import quantile
-from benches.store import POSTGRES, SQLITE, Store
+from benches.store import POSTGRES, SQLITE, Store, space, url_of
 from benches.workload import PAYLOAD, STARTED, WOKEN, chain
 from sayiir import Worker, WorkflowClient
 from sayiir.backends import Backend
@@ -36,6 +38,19 @@ INTERRUPTED = 10_000
 BATCH = 1_000
 LEASE = 6.0
 """Seconds; longer than the dead one takes to claim them all."""
+
+
+class Crowd(NamedTuple):
+    """What was seen of one crowd."""
+
+    each: float
+    """Bytes on the disk that one of it takes."""
+    woken: float
+    """Seconds until one in a hundred was woken and had ended."""
+    alone: list[float]
+    """Seconds in which an idle worker began when nobody was parked yet, one for each submit."""
+    beside: list[float]
+    """The same beside the crowd."""
 
 
 async def park(backend: Backend, count: int) -> list[str]:
@@ -70,31 +85,38 @@ async def _begins(backend: Backend) -> list[float]:
         return await sampled_on(backend, submits, DURABLE_SAMPLES)
 
 
-async def _crowd(store: Store, count: int) -> tuple[float, list[float], list[float]]:
+async def _crowd(store: Store, count: int) -> Crowd:
     async with store.opened() as backend:
         alone = await _begins(backend)
+        before = space(url_of(backend))
         ids = await park(backend, count)
+        each = (space(url_of(backend)) - before) / count
         beside = await _begins(backend)
         took = await _woken(backend, ids[::100])
-    return took, alone, beside
+    return Crowd(each, took, alone, beside)
 
 
 @pytest.mark.parametrize("store", STORES, ids=lambda store: store.name)
 def bench_crowd(ledger: Ledger, store: Store) -> None:
-    """100,000 parked instances: how soon others begin beside them, and how soon 1 % are woken."""
+    """100,000 parked: what each takes, how soon others begin beside them, and 1 % are woken."""
     count = PARKED_QUICK if ledger.quick else PARKED
-    took, alone, beside = asyncio.run(_crowd(store, count))
+    crowd = asyncio.run(_crowd(store, count))
+    ledger.enter(
+        "footprint", f"{store.name}: a parked instance, of {count:,}, on the disk", crowd.each, "B"
+    )
     for share, name in ((0.5, "p50"), (0.99, "p99")):
         ledger.enter(
             "crowd",
             f"{store.name}: submit → first task beside {count:,} parked, {name}",
-            quantile(beside, share) * 1e3,
+            quantile(crowd.beside, share) * 1e3,
             "ms",
-            against=quantile(alone, share) * 1e3,
+            against=quantile(crowd.alone, share) * 1e3,
             rival="beside none",
         )
-    ledger.enter("crowd", f"{store.name}: 1 % of {count:,} parked woken and ended", took, "s")
-    ledger.enter("crowd", "  of them in a second", count / 100 / took, "/s")
+    ledger.enter(
+        "crowd", f"{store.name}: 1 % of {count:,} parked woken and ended", crowd.woken, "s"
+    )
+    ledger.enter("crowd", "  of them in a second", count / 100 / crowd.woken, "/s")
 
 
 async def _finished(store: Store, *, interrupted: bool) -> float:

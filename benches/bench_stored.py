@@ -21,7 +21,7 @@ from typing import Any
 from benches.ledger import Ledger
 from benches.postgres_server import effort, served
 from benches.python_backend import PythonBackend
-from benches.store import POSTGRES, SQLITE
+from benches.store import POSTGRES, SQLITE, space
 from benches.workload import PAYLOAD, WOKEN, chain, fork, loop, mapped
 from sayiir import (
     PostgresBackend,
@@ -219,17 +219,6 @@ async def _park(url: str, count: int) -> None:
     await backend.close()
 
 
-def _space(url: str) -> int:
-    """Bytes that the tables and indexes of a URL's schema take on the server's disk."""
-    schema = url.rpartition("schema=")[2]
-    [[size]] = served().execute(
-        "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class"
-        " WHERE relnamespace = %s::regnamespace AND relkind = 'r'",
-        (schema,),
-    )
-    return int(size)
-
-
 def bench_served_space(ledger: Ledger) -> None:
     """What an ended and a parked instance take on a server's disk, with indexes and dead rows."""
     count = 8_192
@@ -240,9 +229,9 @@ def bench_served_space(ledger: Ledger) -> None:
     for what, leave in leavers.items():
         with POSTGRES.place() as url:
             asyncio.run(leave(url, 64))
-            before = _space(url)
+            before = space(url)
             asyncio.run(leave(url, count))
-            each = (_space(url) - before) / count
+            each = (space(url) - before) / count
         ledger.enter("stored", f"{POSTGRES.name}: {what}, 100 B, on the disk", each, "B")
 
 

@@ -1,17 +1,26 @@
 """The stores that are measured, each opened afresh for a sample and removed after it.
 
 It promises that no two samples share a file or a schema, and that other processes can be told by
-URL where a backend of here keeps its instances. It measures nothing.
+URL where a backend of here keeps its instances. It says how much room a place uses, and times
+nothing.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
+from urllib.parse import parse_qs, urlsplit
 
 from benches.ground import ground
 from benches.postgres_server import served
@@ -27,9 +36,11 @@ __all__ = [
     "SQLITE",
     "SQLITE_NORMAL",
     "Store",
+    "space",
     "url_of",
 ]
 
+_FILE = "sqlite:///"
 _urls: dict[int, str] = {}
 """Where the open backends are, by their identity."""
 
@@ -75,10 +86,29 @@ def url_of(backend: Backend) -> str:
     return _urls[id(backend)]
 
 
+def space(url: str) -> int:
+    """Bytes that the file or the schema of a URL uses on the disk, indexes and dead rows included.
+
+    What only waits in a write-ahead log counts once, as the pages that it will be; pages that are
+    free again do not.
+    """
+    if url.startswith(_FILE):
+        with closing(sqlite3.connect(url.removeprefix(_FILE).partition("?")[0])) as db:
+            numbers = ("page_count", "freelist_count", "page_size")
+            pages, free, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in numbers)
+        return int((pages - free) * size)
+    [[total]] = served().execute(
+        "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class"
+        " WHERE relnamespace = %s::regnamespace AND relkind = 'r'",
+        (parse_qs(urlsplit(url).query)["schema"][0],),
+    )
+    return int(total)
+
+
 @contextmanager
 def _file(options: str = "") -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="sayiir-bench-", dir=ground()) as folder:
-        yield f"sqlite:///{folder}/bench.db{options}"
+        yield f"{_FILE}{folder}/bench.db{options}"
 
 
 @contextmanager
