@@ -7,16 +7,11 @@ nothing.
 
 from __future__ import annotations
 
-import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import (
-    AbstractContextManager,
-    asynccontextmanager,
-    closing,
-    contextmanager,
-    nullcontext,
-)
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
@@ -41,6 +36,15 @@ __all__ = [
 ]
 
 _FILE = "sqlite:///"
+# In a process of its own: the two copies of SQLite in this one do not see each other's locks, so
+# that closing a file in Python's would take the log away from under the engine's.
+_PAGES = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+names = ("page_count", "freelist_count", "page_size")
+pages, free, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+print((pages - free) * size)
+"""
 _urls: dict[int, str] = {}
 """Where the open backends are, by their identity."""
 
@@ -90,13 +94,19 @@ def space(url: str) -> int:
     """Bytes that the file or the schema of a URL uses on the disk, indexes and dead rows included.
 
     What only waits in a write-ahead log counts once, as the pages that it will be; pages that are
-    free again do not.
+    free again do not. The place may be in use.
+
+    Raises:
+        RuntimeError: The file could not be read.
     """
     if url.startswith(_FILE):
-        with closing(sqlite3.connect(url.removeprefix(_FILE).partition("?")[0])) as db:
-            numbers = ("page_count", "freelist_count", "page_size")
-            pages, free, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in numbers)
-        return int((pages - free) * size)
+        path = url.removeprefix(_FILE).partition("?")[0]
+        done = subprocess.run(
+            [sys.executable, "-c", _PAGES, path], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"the pages of {path} could not be counted:\n{done.stderr}")
+        return int(done.stdout)
     [[total]] = served().execute(
         "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class"
         " WHERE relnamespace = %s::regnamespace AND relkind = 'r'",
