@@ -82,14 +82,24 @@ def bench_bytes(ledger: Ledger) -> None:
         _enter(ledger, f"bytes committed, {shape}", fmean(sizes[900:990]), fmean(sizes[5:95]))
 
 
-async def _costs(make: Shape, count: int) -> tuple[int, int]:
+def _costs(make: Shape, count: int) -> tuple[int, int]:
     """Bytes in the rows of a file after one instance of this size, and bytes written for it."""
     workflow, value = make(count)
-    async with SQLITE.opened() as backend:
-        assert isinstance(backend, SqliteBackend)
+    with SQLITE.place() as url:
         before = _written()
-        await run_workflow_async(workflow, value, backend=backend)
-        return _content(backend.path), _written() - before
+        path = asyncio.run(_left_behind(url, workflow, value))
+        written = _written() - before
+        # Not before the backend is closed: reading would write the log back into the file.
+        return _content(path), written
+
+
+async def _left_behind(url: str, workflow: Workflow[Any, Any], value: Any) -> str:
+    """Run one instance and close the backend; the file it leaves."""
+    backend = connect(url)
+    assert isinstance(backend, SqliteBackend)
+    await run_workflow_async(workflow, value, backend=backend)
+    await backend.close()
+    return backend.path
 
 
 def _content(path: str) -> int:
@@ -117,7 +127,7 @@ def _written() -> int:
 def bench_file(ledger: Ledger) -> None:
     """What a step leaves in a file, late against early; and what is written for one of 1,000."""
     for shape, make in SHAPES.items():
-        costs = {size: asyncio.run(_costs(make, size)) for size in (10, 100, 910, 1_000)}
+        costs = {size: _costs(make, size) for size in (10, 100, 910, 1_000)}
         late = (costs[1_000][0] - costs[910][0]) / 90
         early = (costs[100][0] - costs[10][0]) / 90
         _enter(ledger, f"{SQLITE.name}: bytes in the rows of a file, {shape}", late, early)
