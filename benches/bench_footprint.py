@@ -17,12 +17,14 @@ from pathlib import Path
 import sayiir
 from benches.ledger import Ledger
 from benches.stopwatch import interleave
+from benches.store import MEMORY, PYTHON, Store
 
 PARK = """
 import asyncio, gc, sys
 from time import perf_counter
 from pathlib import Path
 from sayiir import Flow, InMemoryBackend, Worker, WorkflowClient
+from benches.python_backend import PythonBackend
 
 PAGE = 4096
 
@@ -30,9 +32,9 @@ def resident():
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
-async def main(count, step):
+async def main(kind, count, step):
     flow = Flow("parked").wait_for_event("go").build()
-    backend = InMemoryBackend()
+    backend = {"memory": InMemoryBackend, "Python backend": PythonBackend}[kind]()
     client = WorkflowClient(backend)
     async def parked(until):
         while (await backend.find(status="in_progress", limit=1)).rows:
@@ -57,8 +59,10 @@ async def main(count, step):
         await asyncio.gather(*(wake(f"parked-{n:07d}") for n in few))
         print((perf_counter() - start))
 
-asyncio.run(main(int(sys.argv[1]), 1_000))
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), 1_000))
 """
+ROOT = Path(__file__).parents[1]
+FEWER = 100_000
 IMPORTS = {
     "import sayiir": True,
     "from sayiir import Flow, task": False,
@@ -67,10 +71,14 @@ IMPORTS = {
 """What a program begins with, and whether the budget is about it."""
 
 
-def _parked(count: int) -> tuple[float, float]:
+def _parked(store: Store, count: int) -> tuple[float, float]:
     """Bytes of each, and seconds until one in a hundred was woken and has ended."""
     done = subprocess.run(
-        [sys.executable, "-c", PARK, str(count)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PARK, store.name, str(count)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise RuntimeError(f"the process that parks instances failed:\n{done.stderr}")
@@ -80,19 +88,31 @@ def _parked(count: int) -> tuple[float, float]:
 
 def bench_parked(ledger: Ledger) -> None:
     """Instances that wait for an event, with an id of 14 bytes and a small number as input."""
-    counts = (100_000,) if ledger.quick else (100_000, 1_000_000)
+    counts = (FEWER,) if ledger.quick else (FEWER, 1_000_000)
+    theirs, woken_there = _parked(PYTHON, FEWER)
     for count in counts:
-        each, woken = _parked(count)
+        each, woken = _parked(MEMORY, count)
+        # A million of theirs would take minutes and no other figure.
+        beside = count == FEWER
         ledger.enter(
             "footprint",
             f"a parked instance, of {count:,}",
             each,
             "B",
+            against=theirs if beside else None,
+            rival=PYTHON.name if beside else "",
             judged=each,
             at_most=500.0,
             budget="≤ 500 B",
         )
-        ledger.enter("crowd", f"memory: 1 % of {count:,} parked woken and ended", woken, "s")
+        ledger.enter(
+            "crowd",
+            f"memory: 1 % of {count:,} parked woken and ended",
+            woken,
+            "s",
+            against=woken_there if beside else None,
+            rival=PYTHON.name if beside else "",
+        )
         ledger.enter("crowd", "  of them in a second", count / 100 / woken, "/s")
 
 

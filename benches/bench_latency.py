@@ -20,7 +20,7 @@ from benches.ground import ground
 from benches.ledger import Ledger
 from benches.sqlite_floor import fsync_seconds
 from benches.stopwatch import quantile
-from benches.store import MEMORY, POSTGRES, SQLITE, SQLITE_NORMAL, Store
+from benches.store import MEMORY, POSTGRES, PYTHON, SQLITE, SQLITE_NORMAL, Store
 from benches.worker_process import worker_processes
 from benches.workload import STARTED, WOKEN
 from sayiir import Worker, WorkflowClient
@@ -105,8 +105,14 @@ def bench_idle_worker(ledger: Ledger) -> None:
     for sample, what, workflow_id in SAMPLED:
         for where in (SAME_LOOP, OWN_THREAD):
             found = asyncio.run(_sampled(MEMORY, sample, workflow_id, where, SAMPLES))
+            theirs = asyncio.run(_sampled(PYTHON, sample, workflow_id, where, SAMPLES))
             ledger.enter(
-                "latency", f"memory: {what}, {where}, p50", quantile(found, 0.5) * 1e3, "ms"
+                "latency",
+                f"memory: {what}, {where}, p50",
+                quantile(found, 0.5) * 1e3,
+                "ms",
+                against=quantile(theirs, 0.5) * 1e3,
+                rival=PYTHON.name,
             )
             late = quantile(found, 0.99) * 1e3
             ledger.enter(
@@ -114,6 +120,8 @@ def bench_idle_worker(ledger: Ledger) -> None:
                 f"memory: {what}, {where}, p99",
                 late,
                 "ms",
+                against=quantile(theirs, 0.99) * 1e3,
+                rival=PYTHON.name,
                 judged=late,
                 at_most=0.2,
                 budget="< 0.2 ms",
