@@ -150,3 +150,11 @@ def bench_recovery(ledger: Ledger, store: Store) -> None:
         against=fresh,
         rival="as many that nobody began",
     )
+    ledger.enter(
+        "crowd",
+        "  of them in a second",
+        INTERRUPTED / took,
+        "/s",
+        against=INTERRUPTED / fresh,
+        rival="as many that nobody began",
+    )
