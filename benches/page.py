@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from benches.plot import Bar, Group, svg
@@ -24,6 +25,8 @@ PAGE = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "plots"
 HEAD = ("what", "ours", "against", "ratio", "budget", "verdict")
 STORES = ("SQLite", "Postgres")
+WIDTH = 110
+"""Characters of a line of the page."""
 FLIGHTS = (1, 16, 64, 256)
 
 Run = dict[str, Any]
@@ -72,12 +75,15 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _table(rows: list[Row]) -> str:
-    # A row that is written below another one, set in, says "the same": with its words before it.
+    # A row that is written below another one, set in, leaves out what that one says already.
     lines = [HEAD, ("---",) * len(HEAD)]
     above = ""
     for row in rows:
         cells = _cells(row)
-        if row["what"].startswith(" ") and not cells[0].endswith("one instance alone"):
+        store, colon, same = cells[0].partition(": ")
+        if colon and same == "the same":
+            cells = (f"{store}: {above.partition(': ')[2]}", *cells[1:])
+        elif row["what"].startswith(" ") and _store(cells[0]) == "memory":
             cells = (f"{above}: {cells[0]}", *cells[1:])
         else:
             above = cells[0]
@@ -98,21 +104,25 @@ def _belonging(run: Run) -> list[Row]:
 def _about(name: str, run: Run) -> str:
     machine, versions = run["machine"], run["versions"]
     judged = [row["verdict"] for row in run["rows"] if row.get("verdict")]
-    return (
+    server = versions.get("postgres")
+    words = (
         f"All figures below are of one `make bench`, `benches/results/{name}`, of"
-        f" {run['at'][:10]}: {machine['cores']} cores of an {machine['processor']},"
-        f" {machine['file_system']}, {versions['python']}, PostgreSQL {versions['postgres']} with"
-        f" `fsync` on beside client and worker. {judged.count('met')} of {len(judged)} budgets are"
-        " met. Earlier runs stand beside it.\n"
+        f" {run['at'][:10]}: {machine['cores']} cores ({machine['processor']}),"
+        f" {machine['file_system']}, {versions['python']}"
+        f"{f', PostgreSQL {server} with `fsync` on beside client and worker' if server else ''}."
+        f" {judged.count('met')} of {len(judged)} budgets are met. Earlier runs stand beside it."
     )
+    return fill(words, WIDTH, break_on_hyphens=False, break_long_words=False) + "\n"
 
 
 def page_of(text: str, name: str, run: Run) -> str:
     """The page with this run in it.
 
     Raises:
-        ValueError: It has no place for a table, or the run nothing to put there.
+        ValueError: It has no place for a table, or the run nothing to put there, or left some out.
     """
+    if run["quick"]:
+        raise ValueError(f"{name} is of a quick run, which leaves out the largest: make bench")
     rows = _belonging(run)
     parts = {"run": _about(name, run)}
     for table, belongs in TABLES.items():
@@ -183,21 +193,25 @@ def run_of_page(text: str) -> str:
     Raises:
         ValueError: It names none.
     """
-    found = re.search(r"`benches/results/([\w.-]+\.json)`, of", text)
+    found = re.search(r"`benches/results/([\w.-]+\.json)`,\s+of", text)
     if found is None:
         raise ValueError("the page names no run")
     return found[1]
 
 
-def main(path: str) -> None:
-    """Write page and plots from a run's file."""
+def main(arguments: Sequence[str]) -> None:
+    """Write page and plots from a run's file, or neither; the file is named alone."""
+    if len(arguments) != 1:
+        raise SystemExit("usage: python -m benches.page benches/results/NAME.json")
+    path = arguments[0]
     run = json.loads(Path(path).read_text(encoding="utf-8"))
     text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(page_of(text, Path(path).name, run), encoding="utf-8")
+    page, plots = page_of(text, Path(path).name, run), plots_of(run)
+    PAGE.write_text(page, encoding="utf-8")
     PLOTS.mkdir(exist_ok=True)
-    for name, drawing in plots_of(run).items():
+    for name, drawing in plots.items():
         (PLOTS / f"{name}.svg").write_text(drawing, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -83,6 +83,12 @@ def svg(title: str, series: Sequence[str], groups: Sequence[Group]) -> str:
         f' y2="{y - GAP + 6}"/>'
         for power in range(low, high + 1)
     ]
+    lines += [
+        f'<text class="quiet" x="{across(10.0**power):.1f}" y="{y - GAP + 20}"'
+        f' text-anchor="middle">{f"{10.0**power:,.10g}"}</text>'
+        for power in range(low, high + 1)
+    ]
+    y += 18
     legend = "".join(
         f'<rect x="{LEFT + 150 * at}" y="30" width="10" height="10" rx="2" fill="{COLOURS[at]}"/>'
         f'<text class="quiet" x="{LEFT + 150 * at + 15}" y="39">{escape(name)}</text>'

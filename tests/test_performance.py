@@ -6,7 +6,7 @@ import json
 import xml.etree.ElementTree as ET
 
 import pytest
-from benches.page import PAGE, PLOTS, ROOT, page_of, plots_of, run_of_page
+from benches.page import PAGE, PLOTS, ROOT, main, page_of, plots_of, run_of_page
 from benches.plot import Bar, Group, svg
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -49,11 +49,31 @@ def test_a_plot_says_its_figures_and_is_a_drawing() -> None:
     assert widths[2] - widths[0] == pytest.approx(widths[1] - widths[2], abs=0.2)
 
 
+def test_a_row_that_leaves_out_what_is_above_it_is_whole_on_the_page() -> None:
+    for row in (
+        "SQLite, synchronous=normal: 3-step instances, 64 in flight",
+        "of them in a second",
+    ):
+        assert f"{row} | " in TEXT
+    assert "the same |" not in TEXT
+
+
+def test_a_run_without_a_server_or_a_file_is_told_apart() -> None:
+    versions = {name: it for name, it in RUN["versions"].items() if name != "postgres"}
+    alone = page_of(TEXT, NAME, RUN | {"versions": versions})
+    assert run_of_page(alone) == NAME
+    assert "PostgreSQL" not in alone.partition("<!-- run -->")[2].partition("<!-- end -->")[0]
+    with pytest.raises(SystemExit, match=r"usage: .*NAME\.json"):
+        main([])
+
+
 def test_what_cannot_be_drawn_or_written_is_refused() -> None:
     with pytest.raises(ValueError, match="above zero"):
         svg("Nothing", ("ours",), [Group("a", [Bar(0, 0.0, "0")])])
     with pytest.raises(ValueError, match="not a whole run"):
         page_of(TEXT, NAME, RUN | {"rows": []})
+    with pytest.raises(ValueError, match="is of a quick run"):
+        page_of(TEXT, NAME, RUN | {"quick": True})
     with pytest.raises(ValueError, match="0 places for 'sqlite'"):
         page_of(TEXT.replace("<!-- sqlite -->", ""), NAME, RUN)
     with pytest.raises(ValueError, match="names no run"):
