@@ -42,6 +42,27 @@ def test_the_first_workflow_survives_its_process(tmp_path: Path) -> None:
         assert (again.stdout, again.returncode) == (shown, 0)
 
 
+def test_its_worker_may_be_a_program_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / PROGRAM.word).write_text(PROGRAM.source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (said,) = re.findall(r"`sayiir (worker first:flow [^`]*)` is a worker", TEXT)
+    submit = (
+        "from first import SyncWorkflowClient, flow\n"
+        "with SyncWorkflowClient.from_url('sqlite:///first.db') as client:\n"
+        "    client.submit(flow, 'monday', 'Emma')\n"
+    )
+    # Nothing but the submit runs: who imports the program gets its flow alone.
+    submitted = subprocess.run([sys.executable, "-c", submit], stdout=subprocess.PIPE, check=True)
+    assert submitted.stdout == b""
+    command = [sys.executable, "-m", "sayiir", *said.split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "opening Emma\n"
+        worker.kill()
+
+
 def test_every_dependency_is_named() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     _, _, rest = TEXT.partition("## What it depends on")

@@ -110,6 +110,12 @@ def _attribute(target: str, what: str, example: str) -> Any:
     if not colon or not all(part.isidentifier() for part in [*module_name.split("."), *names]):
         form = f"write module:attribute, such as {example}"
         raise click.UsageError(safe(f"{target!r} is no name of {what}; {form}"))
+    if module_name.endswith(".py") and Path(module_name).is_file():
+        # Not imported: as a module of that name it would run, and then be said not to be there.
+        right = f"{module_name.removesuffix('.py')}:{path}"
+        raise click.UsageError(
+            safe(f"{module_name!r} is a file; name its module, without .py: {right}")
+        )
     module = _module(module_name)
     found: Any = module
     for name in names:
