@@ -25,6 +25,7 @@ from sayiir import (
     run_workflow_async,
     task,
 )
+from sayiir._core import Claimant
 from sayiir.backends import Reply
 
 _log = logging.getLogger("tests.of_the_user")
@@ -241,6 +242,40 @@ async def test_whoever_waits_for_a_lease_is_told_once_for_whom(
     (record,) = caplog.records
     assert "instance 'h-1' is held by somebody; waiting" in record.getMessage()
     assert vars(record)["sayiir_instance"] == "h-1"
+
+
+async def test_a_worker_is_told_once_who_has_the_work_that_it_came_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "sayiir")
+    said = asyncio.Event()
+
+    def hear(_: logging.LogRecord) -> bool:
+        said.set()
+        return True
+
+    backend = InMemoryBackend()
+
+    def size(value: int) -> int:
+        return abs(value)
+
+    flow, foreign = Flow("taken").then(size).build(), Flow("foreign").then(size).build()
+    client = WorkflowClient(backend)
+    for workflow, holder in ((flow, "dead"), (foreign, "somebody")):
+        name = workflow.workflow_id
+        await client.submit(workflow, name, -7)
+        gone = Claimant(f"{holder}~0123456789ab", [workflow.program], lease_ttl=60.0)
+        assert await backend.claim_one(gone, name) is not None
+    caplog.handler.addFilter(hear)
+    async with Worker(backend, flow, worker_id="next", poll_interval="5ms"):
+        await asyncio.wait_for(said.wait(), LONG)
+        # It does something else meanwhile, and looks around more than once.
+        done = await client.submit(flow, "free", -8)
+        assert await done.result(timeout=LONG) == 8
+    caplog.handler.removeFilter(hear)
+    (record,) = caplog.records
+    assert "worker next: has nothing to do yet; 1 or more" in record.getMessage()
+    assert "held by dead." in record.getMessage()
 
 
 async def test_how_long_a_run_holds_its_instance_can_be_said() -> None:

@@ -47,7 +47,7 @@ from ._tracing import Tracing
 from ._watchdog import Watchdog
 from ._workflow import Workflow
 from .backends import Backend, InMemoryBackend, StorageBackend
-from .backends._view import holder_name
+from .backends._view import holder_name, worker_name
 
 __all__ = ["Worker", "take_up"]
 
@@ -369,6 +369,7 @@ class _Engine:
         self._next_timer: float | None = None
         self._failure: asyncio.Future[None] = self._loop.create_future()
         self._told: set[str] = set()
+        self._told_holders = False
         self._left: list[tuple[str, int]] = []
         self._stop_listening: Callable[[], None] = lambda: None
         self._stop_leases: Callable[[], None] = lambda: None
@@ -668,6 +669,9 @@ class _Engine:
             await self._backend.give_back(*self._left[-1])
             self._left.pop()
         await self._say_what_is_left()
+        if not self._told_holders:
+            await self._say_who_has_work()
+            self._told_holders = True
 
     async def _measure(self, metrics: WorkerMetrics) -> None:
         """Say again and again how much work is waiting."""
@@ -700,6 +704,28 @@ class _Engine:
                 " (it has another one of the same name: the structure was changed)"
                 if known
                 else "",
+            )
+
+    async def _say_who_has_work(self) -> None:
+        """Log, once soon after the start, whose leases stand between it and its work.
+
+        For who killed a worker, started another one, and wonders why nothing happens.
+        """
+        mine = set(self._claimant.definition_hashes)
+        page = await self._backend.find(status="in_progress", limit=100)
+        held = [
+            row.worker_id
+            for row in page.rows
+            if row.definition_hash in mine and row.worker_id is not None
+        ]
+        if held and self._claimant.worker_id not in held:
+            _log.info(
+                "worker %s: has nothing to do yet; %d or more instances of its workflows are held "
+                "by %s. If that process is dead, its leases run out by themselves, within the "
+                "lease_ttl that it was started with",
+                self._worker.worker_id,
+                len(held),
+                ", ".join(sorted({worker_name(holder) for holder in held})[:5]),
             )
 
     # Stopping.
