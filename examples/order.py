@@ -17,9 +17,9 @@ from sayiir import (
     Flow,
     RetryPolicy,
     SyncWorkflowClient,
+    TaskContext,
     Worker,
     WorkflowFailed,
-    get_task_context,
     task,
 )
 
@@ -68,8 +68,7 @@ def verdict(order: Order) -> str:
 @task(retries=TRIES, timeout="10s")
 def charge(order: Order) -> str:
     """Take the money. This bank is always out for the first two attempts."""
-    context = get_task_context()
-    assert context is not None
+    context = TaskContext.current()
     print(f"charging {order['amount']}, attempt {context.attempt}", flush=True)
     if context.attempt < 3:
         raise ConnectionError("the bank does not answer")

@@ -18,10 +18,10 @@ from sayiir import (
     Flow,
     MapError,
     RetryPolicy,
+    TaskContext,
     Worker,
     WorkflowClient,
     WorkflowFailed,
-    get_task_context,
     task,
 )
 
@@ -58,8 +58,7 @@ def call(deed: str, what: str, key: str) -> None:
 
 def key_of(what: str) -> str:
     """The key of a booking: of the trip and not of the step, so that undoing has the same one."""
-    context = get_task_context()
-    assert context is not None
+    context = TaskContext.current()
     return f"{context.instance_id}:{what}"
 
 

@@ -24,8 +24,8 @@ from sayiir import (
 
 
 def ask() -> TaskContext:
-    context = get_task_context()
-    assert context is not None
+    context = TaskContext.current()
+    assert context == get_task_context()
     return context
 
 
@@ -83,6 +83,8 @@ async def test_a_task_on_a_worker_knows_itself(backend: Backend, way: str) -> No
 
 def test_outside_there_is_none() -> None:
     assert get_task_context() is None
+    with pytest.raises(RuntimeError, match="for a running task, and none runs here"):
+        TaskContext.current()
     run_workflow(Flow("know").then(in_a_thread).build(), None)
     assert get_task_context() is None
 

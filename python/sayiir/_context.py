@@ -80,7 +80,10 @@ current: ContextVar[StepLike | None] = ContextVar("sayiir_step", default=None)
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """Who is running: the instance, the step, the attempt. Obtain it with `get_task_context`.
+    """Who is running: the instance, the step, the attempt.
+
+    A task obtains it with `TaskContext.current()`; `get_task_context` is for code that may as well
+    run outside of a task.
 
     Everything is as of the start of the attempt, except `cancelled`, which is looked up each time.
     """
@@ -102,6 +105,29 @@ class TaskContext:
     workflow_metadata: dict[str, Any] | None
     """What was given as `Flow(metadata=…)`."""
     _step: StepLike = field(repr=False, compare=False)
+
+    @classmethod
+    def current(cls) -> TaskContext:
+        """The context of the task that is running.
+
+        Raises:
+            RuntimeError: No task is running here: it is called outside of one, or in a thread that
+                the task started without its context (`asyncio.to_thread` hands it on).
+
+        >>> from sayiir import Flow, TaskContext, run_workflow
+        >>> def who(greeting: str) -> str:
+        ...     return f"{greeting}, {TaskContext.current().instance_id}"
+        >>> run_workflow(Flow("call").then(who).build(), "hi", instance_id="c-1")
+        'hi, c-1'
+        """
+        step = current.get()
+        if step is None:
+            raise RuntimeError(
+                "TaskContext.current() is for a running task, and none runs here; a thread of your "
+                "own needs contextvars.copy_context().run(…), and get_task_context() is None "
+                "outside of a task"
+            )
+        return cls.of(step)
 
     @classmethod
     def of(cls, step: StepLike) -> TaskContext:
@@ -143,6 +169,8 @@ TaskExecutionContext = TaskContext
 
 def get_task_context() -> TaskContext | None:
     """The context of the task that is running, or `None` outside of a task.
+
+    Within a task, `TaskContext.current()` is the same, and never `None`.
 
     >>> get_task_context() is None
     True

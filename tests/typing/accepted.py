@@ -173,6 +173,7 @@ untyped.then(length).then(halve).build()
 def context() -> None:
     ctx = get_task_context()
     assert_type(ctx, TaskContext | None)
+    assert_type(TaskContext.current(), TaskContext)
     if ctx is not None:
         assert_type(ctx.metadata.timeout_secs, float | None)
         assert_type(ctx.attempt, int)
