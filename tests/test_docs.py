@@ -11,10 +11,10 @@ A page is followed from top to bottom, as a reader would, in a folder of its own
   are checked as those in `sh` blocks. There is no systemd, Docker or Kubernetes where tests run.
 * `python celery` and the like, programs for others that ours are compared with, are compiled: what
   they import is no dependency of ours, not even of the tests.
-* Others run `sql` and `python postgres` (`tests/postgres/test_docs_queries.py`), read `hex` and
-  `hash` (`tests/test_golden.py`), and draw `mermaid` (`tests/test_images.py`); `python notest`
-  shows lines out of a program in `tests/postgres`; `{eval-rst}` is for the site
-  (`tests/test_site.py`); `text` is no code.
+* Others run `sql` and `python postgres` (`tests/postgres/test_docs_queries.py`) and
+  `python transaction` (`tests/postgres/test_docs_transactions.py`), read `hex` and `hash`
+  (`tests/test_golden.py`), and draw `mermaid` (`tests/test_images.py`); `{eval-rst}` is for the
+  site (`tests/test_site.py`); `text` is no code.
 
 Relative links must lead somewhere.
 """
@@ -105,7 +105,7 @@ def test_a_transcript_is_read_as_it_is_typed() -> None:
 def offences(block: Block) -> Iterator[str]:
     """What is wrong with a block that is not run here."""
     match block.language, block.word:
-        case ("python", "" | "postgres" | "notest") | ("console", ""):
+        case ("python", "" | "postgres" | "transaction") | ("console", ""):
             pass
         case "python", name if name.endswith(".py") or name in RIVALS:
             compile(block.code, name, "exec")
