@@ -157,10 +157,21 @@ def clock_offences(module: str, source: str) -> list[str]:
 
 
 def thread_offences(module: str, source: str) -> list[str]:
-    """Threads and processes are started where work is run; elsewhere they are a surprise."""
+    """Threads and processes are started where work is run; elsewhere they are a surprise.
+
+    Whoever needs a thread has one and is none: a class of ours that inherited from Thread would
+    share private names with it, and each CPython adds to those (3.13 came with `_handle`).
+    """
+    inherited = [
+        f"{module}: {node.name} inherits from {ast.unparse(base)}: give it a thread instead"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        if ast.unparse(base).rpartition(".")[2] in {"Thread", "Timer", "Process"}
+    ]
     if module in MAY_START_THREADS:
-        return []
-    return [
+        return inherited
+    return inherited + [
         f"{module} imports {name}: threads belong to {sorted(MAY_START_THREADS)}"
         for name in imported(source)
         if name.partition(".")[0] in {"threading", "_thread", "multiprocessing", "concurrent"}
@@ -338,6 +349,7 @@ BAD_SOURCES = [
     (clock_offences, "_worker", "from time import monotonic"),
     (clock_offences, "_status", "import datetime\ndatetime.datetime.now()"),
     (thread_offences, "_flow", "from concurrent.futures import ThreadPoolExecutor"),
+    (thread_offences, "_leases", "import threading\nclass Renewer(threading.Thread): ..."),
     (danger_offences, "_codec", "import pickle"),
     (danger_offences, "_task", "eval('1')"),
     (danger_offences, "_invoke", "import importlib\nimportlib.import_module(name)"),

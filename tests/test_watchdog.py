@@ -117,7 +117,9 @@ async def test_what_is_no_step_is_not_blamed_on_one(caplog: pytest.LogCaptureFix
 
 
 async def test_a_closed_watchdog_leaves_nothing_behind() -> None:
+    before = set(threading.enumerate())
     watchdog = Watchdog(limit=0.05)
     watchdog.start()
+    assert {thread.name for thread in set(threading.enumerate()) - before} == {"sayiir-watchdog"}
     watchdog.close()
-    assert not watchdog.is_alive()
+    assert set(threading.enumerate()) <= before

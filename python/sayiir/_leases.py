@@ -41,15 +41,18 @@ def keep_leases(
     return renewer.close
 
 
-class _Renewer(threading.Thread):
+class _Renewer:
     def __init__(self, backend: Backend, claimant: Claimant, news: Callable[[str], None]) -> None:
-        super().__init__(name="sayiir-leases", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name="sayiir-leases", daemon=True)
         self._backend = backend
         self._claimant = claimant
         self._news = news
         self._stop_asked = threading.Event()
 
-    def run(self) -> None:
+    def start(self) -> None:
+        self._thread.start()
+
+    def _renew(self) -> None:
         with asyncio.Runner() as runner:
             ttl = self._claimant.lease_ttl
             while not self._stop_asked.is_set():
@@ -68,4 +71,4 @@ class _Renewer(threading.Thread):
 
     def close(self) -> None:
         self._stop_asked.set()
-        self.join()
+        self._thread.join()

@@ -25,15 +25,15 @@ _log = logging.getLogger("sayiir.worker")
 _RUNNER = Drive._strand.__code__
 
 
-class Watchdog(threading.Thread):
-    """Watches the loop it is made on until it is closed.
+class Watchdog:
+    """Watches the loop it is made on, from `start` until it is closed.
 
     Args:
         limit: How long, in seconds, the loop may stand still before it is worth a warning.
     """
 
     def __init__(self, limit: float = 1.0) -> None:
-        super().__init__(name="sayiir-watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="sayiir-watchdog", daemon=True)
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
@@ -45,7 +45,11 @@ class Watchdog(threading.Thread):
         self._mark = _clock.monotonic()
         self._handle = self._loop.call_later(self._limit / 4, self._beat)
 
-    def run(self) -> None:
+    def start(self) -> None:
+        """Watch from now on."""
+        self._thread.start()
+
+    def _watch(self) -> None:
         """Look again and again; warn once for each time the loop stands still."""
         warned = None
         while not self._closed.wait(self._limit / 4):
@@ -80,7 +84,7 @@ class Watchdog(threading.Thread):
         """Stop watching; on the loop's thread."""
         self._closed.set()
         self._handle.cancel()
-        self.join()
+        self._thread.join()
 
 
 def _culprit(frame: FrameType | None) -> tuple[Step | None, str]:
