@@ -19,6 +19,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 WHEEL_DIR := $(VENV)/wheel
 DIST_DIR := build/dist
+# What the sdist holds, and the notice of what others wrote: the wheels that are released are of it.
+DIST_TREE := build/of-sdist
+DIST_BUILD := $(BIN)/maturin build --quiet --release --locked --out $(DIST_DIR) \
+              --manifest-path $(DIST_TREE)/rust/py/Cargo.toml \
+              --target-dir $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Interpreters to build a wheel for: those of this machine that are to have one of their own.
 PYTHONS ?= $(BIN)/python
 # The wheel's crate is a Python module with nothing in it that cargo could test on its own.
@@ -26,7 +31,7 @@ RUST_TESTED := --workspace --exclude sayiir-py --locked
 # Folders are listed beside their files because removing a file changes only its folder's time.
 SOURCES := $(shell find python rust/*/src \( -name __pycache__ -o -name '.*' \) -prune -o -print 2>/dev/null) \
            $(wildcard rust/*/Cargo.toml) Cargo.toml Cargo.lock pyproject.toml README.md LICENSE
-TYPED := python tests $(patsubst %/,%,$(sort $(dir $(wildcard benches/*.py examples/*.py))))
+TYPED := python tests rust/py $(patsubst %/,%,$(sort $(dir $(wildcard benches/*.py examples/*.py))))
 
 export PYO3_PYTHON := $(abspath $(BIN)/python)
 # A path from outside would let the source tree stand in for the wheel.
@@ -79,10 +84,16 @@ soak: $(VENV)/.dev ## the long tests with fresh seeds, for SOAK_SECONDS (1800)
 	  --hypothesis-seed=$$RANDOM --durations=30
 
 dist: $(VENV)/.dev ## what a release hands out, in build/dist: sdist and wheels, checked and tried in empty environments
-	rm -rf $(DIST_DIR) build/empty-*
+	rm -rf $(DIST_DIR) $(DIST_TREE) build/empty-*
 	$(BIN)/maturin sdist --out $(DIST_DIR)
-	$(BIN)/maturin build --quiet --release --locked --interpreter $(PYTHONS) --out $(DIST_DIR)
-	$(BIN)/maturin build --quiet --release --locked --features abi3 --interpreter $(BIN)/python --out $(DIST_DIR)
+	mkdir -p $(DIST_TREE)
+	tar xzf $(DIST_DIR)/*.tar.gz --strip-components 1 -C $(DIST_TREE)
+	$(BIN)/python rust/py/third_party.py $(DIST_TREE)/LICENSE-THIRD-PARTY.txt
+	$(DIST_BUILD) --interpreter $(PYTHONS)
+	$(DIST_BUILD) --features abi3 --interpreter $(BIN)/python
+	for wheel in $(DIST_DIR)/*.whl; do \
+	    $(BIN)/python -m zipfile --list $$wheel | grep licenses/LICENSE-THIRD-PARTY.txt >/dev/null || \
+	    { echo "$$wheel lacks the notice of what others wrote"; exit 1; }; done
 	$(BIN)/twine check --strict $(DIST_DIR)/*
 	$(PYTHON) -m venv build/empty-wheel
 	build/empty-wheel/bin/pip install --quiet "sayiir[all] @ file://$$(ls $(CURDIR)/$(DIST_DIR)/*-abi3-*.whl)"
