@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -33,6 +33,7 @@ from ._invoke import MODE_INLINE, MODE_THREAD, Invoker, RemoteFailure
 from .backends import InMemoryBackend, StorageBackend
 
 if TYPE_CHECKING:
+    from ._core import Commit
     from ._observation import DriveView, Observation, StrandView
     from .backends import Backend
 
@@ -80,56 +81,33 @@ class Runner:
         observation: Observation | None = None,
     ) -> None:
         self.observation = observation
+        self.loop = asyncio.get_running_loop()
         self.backend = backend
         self.invoker = invoker
         self.worker_only = worker_only
         self.native = native
         # Where the replies to commits arrive that the engine hands to a storage thread by itself.
-        self.landing = (
-            backend.landing(asyncio.get_running_loop())
-            if isinstance(backend, StorageBackend)
-            else None
-        )
+        self.landing = backend.landing(self.loop) if isinstance(backend, StorageBackend) else None
         self.hub = backend.hub if isinstance(backend, InMemoryBackend | StorageBackend) else None
         self.now: Callable[[], float] = native.clock if native is not None else backend.now
         self.active: dict[str, Drive] = {}
         self._opening: dict[str, bool] = {}
         """Instances that are about to be driven, and whether there was news of them meanwhile."""
-        self._draining = False
+        self.draining = False
         self.until = self.now() + SLICE
         """When the loop is due to be let go; one slice for all that is driven here."""
         self.closing = False
         """Set before the coroutines that drive are cancelled from outside."""
 
-    async def drive(self, run: Run) -> Drive:
+    def drive(self, run: Run) -> Coroutine[Any, Any, Drive]:
         """Advance an instance until it parks, ends or is given back.
 
         Raises:
             BackendError: A commit could not be made; the lease will run out.
         """
-        drive = Drive(self, run)
-        told = False
-        if self.observation is not None:
-            drive.view, told = await self._opened(self.observation, run)
-            if self._draining:
-                # Nothing of it has begun, and nothing more is to begin.
-                drive.state = "handed_over"
-                drive.view.close(drive.state)
-                await self.backend.give_back(run.instance_id, run.fence)
-                return drive
-        self.active[run.instance_id] = drive
-        try:
-            if told:
-                drive.attend_soon()
-            await drive.go()
-        finally:
-            if self.active.get(run.instance_id) is drive:
-                del self.active[run.instance_id]
-            if drive.view is not None:
-                drive.view.close(drive.state)
-        return drive
+        return Drive(self, run).go()
 
-    async def _opened(self, observation: Observation, run: Run) -> tuple[DriveView, bool]:
+    async def opened(self, observation: Observation, run: Run) -> tuple[DriveView, bool]:
         """The view of an instance; whether there was news of it while that was made."""
         self._opening[run.instance_id] = False
         try:
@@ -153,7 +131,7 @@ class Runner:
 
     def drain(self) -> None:
         """Start nothing new: every instance is given back when its running steps are done."""
-        self._draining = True
+        self.draining = True
         for drive in list(self.active.values()):
             drive.drain()
 
@@ -174,7 +152,7 @@ class Drive:
         self.wake_at: float | None = None
         self.error: BaseException | None = None
         self.view: DriveView | None = None
-        self._loop = asyncio.get_running_loop()
+        self._loop = runner.loop
         self._strands: list[Strand] = []
         # Handed out by the engine and not begun, and how many coroutines are on their way to them.
         self._surplus: deque[Step] = deque()
@@ -188,18 +166,31 @@ class Drive:
         # Groups of items of which is being asked how they ended.
         self._gathering: set[int] = set()
 
-    async def go(self) -> None:
-        """Drive it to the end of this lease."""
-        task = asyncio.current_task()
+    async def go(self) -> Drive:
+        """Drive it to the end of this lease; raises as `Runner.drive`."""
+        runner, run = self.runner, self.run
+        told = False
+        if runner.observation is not None:
+            self.view, told = await runner.opened(runner.observation, run)
+            if runner.draining:
+                # Nothing of it has begun, and nothing more is to begin.
+                self.state = "handed_over"
+                self.view.close(self.state)
+                await runner.backend.give_back(run.instance_id, run.fence)
+                return self
+        # Asking without the loop would look for the running one, which is a call to the kernel.
+        task = asyncio.current_task(self._loop)
         assert task is not None
         strand = Strand(task)
         self._strands.append(strand)
+        runner.active[run.instance_id] = self
         # The first coroutine is the caller's own: its context is given back as it was.
         token = current.set(None)
         try:
-            answer: Step | Turn | int | None = None
-            if self.runner.native is None:
-                answer = self.run.begin(self.runner.now())
+            if told:
+                self.attend_soon()
+            moment = runner.now()
+            answer = run.attend(moment) if runner.native is not None else run.begin(moment)
             await self._strand(strand, await self._attend() if answer is None else answer)
             if self.state == "held":
                 self._finished = self._loop.create_future()
@@ -212,6 +203,11 @@ class Drive:
                 self._timer.cancel()
             for helper in self._helpers:
                 helper.cancel()
+            if runner.active.get(run.instance_id) is self:
+                del runner.active[run.instance_id]
+            if self.view is not None:
+                self.view.close(self.state)
+        return self
 
     # Facts to the engine.
 
@@ -245,14 +241,20 @@ class Drive:
         while True:
             if type(answer) is Step:
                 step = answer
-            elif type(answer) is int:
+            elif isinstance(answer, int):
                 # A commit is on its way; the step that follows starts when it is durable.
                 assert landing is not None
                 reply = await landing.expect(self._loop, answer)
                 answer = replied(reply, now())
                 continue
             else:
-                following = await self._follow(answer)
+                following = self._heed(answer)
+                if answer.ticket is not None:
+                    answer = answer.ticket
+                    continue
+                if answer.commit is not None:
+                    answer = await self._committed(answer.commit)
+                    continue
                 if following is None:
                     if not surplus:
                         return
@@ -285,7 +287,8 @@ class Drive:
                     answer = completed(step, value, moment)
                 except EncodeError as error:
                     answer = self._failed(strand, step, error, retryable=False)
-            if moment > runner.until:
+            if moment > runner.until and type(answer) is not int:
+                # Who has a commit to wait for lets the loop go by that.
                 await asyncio.sleep(0)
                 runner.until = now() + SLICE
 
@@ -356,43 +359,39 @@ class Drive:
 
     # What the engine answers.
 
-    async def _follow(self, answer: Step | Turn | int) -> Step | None:
-        """Do what a turn asks for; the step that the caller should go on with, if there is one."""
-        while type(answer) is not Step:
-            if isinstance(answer, int):
-                answer = await self._landed(answer)
-                continue
-            turn = answer
-            if self._related:
-                self.runner.tell()
-            if turn.gather:
-                self._gather(turn.gather)
-            if turn.abandoned:
-                self._stop(set(turn.abandoned))
-            if turn.cancel and turn.state == "held":
-                self._stop(None)
-            steps = turn.steps
-            if turn.ticket is not None:
-                self._surplus.extend(steps)
-                self._call_help()
-                answer = await self._landed(turn.ticket)
-                continue
-            if turn.commit is None:
-                self._note(turn)
-                if not steps:
-                    return None
-                self._surplus.extend(steps[1:])
-                self._call_help()
-                return steps[0]
+    def _heed(self, turn: Turn) -> Step | None:
+        """Do what a turn asks for, but for its commit; the step that the caller should go on with.
+
+        What depends on a commit that is still to be made follows from the answer to that.
+        """
+        if self._related:
+            self.runner.tell()
+        if turn.gather:
+            self._gather(turn.gather)
+        if turn.abandoned:
+            self._stop(set(turn.abandoned))
+        if turn.cancel and turn.state == "held":
+            self._stop(None)
+        steps = turn.steps
+        if turn.ticket is not None or turn.commit is not None:
             self._surplus.extend(steps)
             self._call_help()
-            (reply,) = await self.runner.backend.commit((turn.commit,))
-            answer = self.run.committed(
-                reply.kind,
-                [(event.seq, event.name, event.payload) for event in reply.events],
-                self.runner.now(),
-            )
-        return answer
+            return None
+        self._note(turn)
+        if not steps:
+            return None
+        self._surplus.extend(steps[1:])
+        self._call_help()
+        return steps[0]
+
+    async def _committed(self, commit: Commit) -> Step | Turn | int:
+        """What follows from a commit that the backend has to make."""
+        (reply,) = await self.runner.backend.commit((commit,))
+        return self.run.committed(
+            reply.kind,
+            [(event.seq, event.name, event.payload) for event in reply.events],
+            self.runner.now(),
+        )
 
     def _gather(self, groups: list[int]) -> None:
         """Find out how the items of these groups ended, unless that is under way."""
@@ -410,14 +409,6 @@ class Drive:
             return run.attend(self.runner.now(), lost=True)
         self._gathering.difference_update(groups)
         return run.gathered(ends, self.runner.now())
-
-    async def _landed(self, ticket: int) -> Step | Turn | int:
-        """What follows from the reply to a commit that is on its way to the storage thread."""
-        landing = self.runner.landing
-        assert landing is not None
-        reply = await landing.expect(self._loop, ticket)
-        replied = self.run.replied if self.view is None else self.view.replied
-        return replied(reply, self.runner.now())
 
     def _note(self, turn: Turn) -> None:
         """Take note of where the instance stands, and set the timer it needs."""
@@ -473,7 +464,7 @@ class Drive:
                 return
             answer = self._surplus.popleft()
             self._call_help()
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         strand = Strand(task)
         self._strands.append(strand)
@@ -519,7 +510,7 @@ class Drive:
                     continue
             elif step.ticket not in tickets:
                 continue
-            if strand.task is not asyncio.current_task():
+            if strand.task is not asyncio.current_task(self._loop):
                 strand.stopped = True
                 strand.task.cancel()
 

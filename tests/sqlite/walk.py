@@ -17,7 +17,6 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +317,7 @@ class Stops:
         assert (await self.backend.submit(batch[:1], "use_existing"))[0] is not None
         await self.submit(STRAIGHT, "straight-2", "terminate_existing", 20)
         await self.submit(BROKEN, "broken-1")
-        tomorrow = replace(new_instance(NAP, "nap-0", 5), start_at=START + DAY)
+        tomorrow = new_instance(NAP, "nap-0", 5)._replace(start_at=START + DAY)
         await self.backend.submit([tomorrow], "fail")
 
     async def spoils(self) -> None:

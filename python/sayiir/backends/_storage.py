@@ -135,8 +135,7 @@ class StorageBackend:
         self, instances: Sequence[NewInstance], policy: str
     ) -> Sequence[InstanceRow | None]:
         """See `Backend.submit`."""
-        rows = [(new.instance_id, new.program, new.input, new.start_at) for new in instances]
-        found = await self._ask(self.store.submit, rows, policy)
+        found = await self._ask(self.store.submit, instances, policy)
         self.hub.submitted([new.instance_id for new in instances], policy)
         return [None if row is None else InstanceRow(**row) for row in found]
 

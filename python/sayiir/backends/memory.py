@@ -101,11 +101,7 @@ class InMemoryBackend:
         self, instances: Sequence[NewInstance], policy: str
     ) -> Sequence[InstanceRow | None]:
         """See `Backend.submit`."""
-        found = self.store.submit(
-            [(new.instance_id, new.program, new.input, new.start_at) for new in instances],
-            policy,
-            self.clock(),
-        )
+        found = self.store.submit(instances, policy, self.clock())
         self.hub.submitted([new.instance_id for new in instances], policy)
         self.tell()
         return [None if row is None else InstanceRow(**row) for row in found]
