@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Context, Decimal, localcontext
 from enum import IntEnum, StrEnum
+from functools import partial
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -382,11 +383,13 @@ def test_nesting_is_carried_up_to_the_limit_and_refused_beyond(
     # The set in the fourth case is two deep at once.
     extra = 1 if isinstance(wrap(1), set) else 0
     deepest = nested(wrap, MAX_VALUE_DEPTH - extra)
-    in_a_small_thread(lambda: assert_carried(deepest))
-    with pytest.raises(EncodeError, match="nest deeper"):
-        in_a_small_thread(lambda: encode_value(wrap(deepest)))
-    with pytest.raises(EncodeError, match="nest deeper"):
-        in_a_small_thread(lambda: encode_value(nested(wrap, 5_000)))
+    # Only what is ours runs on the small stack: to free and to compare such values takes CPython
+    # more than that, from 3.13 on.
+    carried = in_a_small_thread(lambda: decode_value(encode_value(deepest)))
+    assert shape(carried) == shape(deepest)
+    for beyond in (wrap(deepest), nested(wrap, 5_000)):
+        with pytest.raises(EncodeError, match="nest deeper"):
+            in_a_small_thread(partial(encode_value, beyond))
 
 
 @pytest.mark.parametrize(
