@@ -13,9 +13,9 @@ import os
 from sayiir._submission import fresh_id
 fresh_id()  # More are drawn than are given out.
 child = os.fork()
-print("".join(fresh_id() for _ in range(100)), flush=True)
 if child:
-    os.waitpid(child, 0)
+    os.waitpid(child, 0)  # Lines that are written at once may be mixed.
+print("".join(fresh_id() for _ in range(100)), flush=True)
 """
 
 
