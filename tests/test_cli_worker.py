@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +26,8 @@ from sayiir.backends._view import worker_name
 from sayiir.cli import main, supervisor
 from sayiir.cli.supervisor import Supervisor
 from sayiir.cli.target import named_workflow
+
+from .working import until
 
 LONG = 60.0
 """Seconds until something that does not happen is a failure."""
@@ -387,13 +389,6 @@ FORCED_ONLY = "import os, sys\nwhile os.read(int(sys.argv[1]), 1) != b'f': pass\
 
 def child(source: str) -> Any:
     return lambda lifeline: [sys.executable, "-c", source, str(lifeline)]
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    """Let the loop run until something is so that tells nobody."""
-    async with asyncio.timeout(LONG):
-        while not fact():  # noqa: ASYNC110
-            await asyncio.sleep(0)
 
 
 async def supervised(*sources: str, signals: int = 0, patience_s: float = LONG) -> int:

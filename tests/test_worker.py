@@ -19,7 +19,7 @@ from sayiir import Flow, InMemoryBackend, SyncWorkflowClient, Worker, Workflow, 
 from sayiir._core import Claim, Claimant
 from sayiir.backends import Backend, Listener
 
-from .working import LONG, NEVER, Altered, Gauge, Places
+from .working import LONG, NEVER, Altered, Gauge, Places, until
 
 
 def inc(x: int) -> int:
@@ -94,6 +94,61 @@ async def test_a_hint_counts_though_its_claim_brought_something_else() -> None:
         await client.submit(workflow, "hushed", 1)
         handle = await client.submit(workflow, "told", 2)
         assert await handle.result(timeout=LONG) == 2
+
+
+class Detaining(PythonBackend):
+    """Keeps claims waiting for their answers, from the third one on, until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.detained: list[asyncio.Event] = []
+        self.made = 0
+
+    async def claim(self, claimant: Claimant, limit: int) -> Sequence[Claim]:
+        self.made += 1
+        detained = self.made in (3, 4)
+        claims = await super().claim(claimant, limit)
+        if detained:
+            self.detained.append(asyncio.Event())
+            await self.detained[-1].wait()
+        return claims
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        return super().listen(
+            lambda kind, about: None if about.startswith("hushed") else listener(kind, about)
+        )
+
+
+async def test_a_slot_that_rests_is_woken_though_a_younger_claim_is_under_way() -> None:
+    backend = Detaining()
+    go = {name: asyncio.Event() for name in ("first", "hushed")}
+
+    async def wait_for(name: str) -> str:
+        if name in go:
+            await go[name].wait()
+        return name
+
+    workflow = Flow("wait").then(wait_for).build()
+    client = WorkflowClient(backend)
+    async with Worker(backend, workflow, concurrency=3, poll_interval=NEVER) as worker:
+        engine = worker._engine
+        assert engine is not None
+        await until(lambda: len(engine._idle) == 3)
+        first = await client.submit(workflow, "first", "first")
+        await until(lambda: backend.made == 2)
+        for name in ("hushed-1", "hushed-2"):
+            await client.submit(workflow, name, "hushed")
+        told = await client.submit(workflow, "told", "told")
+        # The slot that is woken gets one that nobody told of, as does the one that becomes free.
+        await until(lambda: len(backend.detained) == 1)
+        go["first"].set()
+        assert await first.result(timeout=LONG) == "first"
+        await until(lambda: len(backend.detained) == 2)
+        backend.detained[0].set()
+        assert await told.result(timeout=LONG) == "told"
+        assert backend.made == 5
+        backend.detained[1].set()
+        go["hushed"].set()
 
 
 @pytest.mark.parametrize("meeting", MEETINGS)

@@ -12,7 +12,7 @@ import itertools
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +52,13 @@ else:
     Altered = object
 """What a class derives from that does some of a backend's methods otherwise, whatever the backend;
 to the type checker it is one of them, so that `super()` has the methods."""
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    """Let the loop run until something is so that tells nobody."""
+    async with asyncio.timeout(LONG):
+        while not fact():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 class Places:

@@ -56,6 +56,9 @@ _Begun = tuple[asyncio.AbstractEventLoop, asyncio.Event] | BaseException
 _log = logging.getLogger("sayiir.worker")
 
 MAX_CONCURRENCY = 100_000
+MOST_CLAIMS = 2
+"""How many claims of a worker are under way at once: one in the batch that is being written, and
+one that goes out with the next, so that slots which became free can be given what that submits."""
 MAX_WORKER_ID_BYTES = 240
 
 
@@ -347,13 +350,17 @@ class _Engine:
         )
         self._idle: deque[asyncio.Future[None]] = deque()
         self._hungry: deque[asyncio.Future[Claim | None]] = deque()
-        # What was told of on this thread, numbered, and what claims brought in this turn.
-        self._offered: dict[int, str] = {}
+        """Slots that ask for an instance."""
+        self._feeding = False
+        """A claim for them is about to be made."""
+        # Claims are numbered, and so is what was told of on this thread; with each of that stands
+        # the last claim that was made by then. Then what claims brought in this turn.
+        self._claims = 0
+        self._feeders: dict[int, asyncio.Task[None]] = {}
+        self._offered: dict[int, tuple[str, int]] = {}
         self._offers = 0
         self._brought: set[str] = set()
         self._sorting = False
-        """Slots that ask for an instance, and the task that claims for them."""
-        self._feeder: asyncio.Task[None] | None = None
         self._slots: set[asyncio.Task[None]] = set()
         self._hints = 0
         """How many hints were heard; one between a claim and going to rest must not be lost."""
@@ -478,11 +485,10 @@ class _Engine:
             self._note_timer(driven.wake_at)
 
     async def _claim(self) -> Run | None:
-        """The next instance for one slot; slots that ask while others do share one call."""
+        """The next instance for one slot; slots that ask in one turn of the loop share one call."""
         waiter: asyncio.Future[Claim | None] = self._loop.create_future()
         self._hungry.append(waiter)
-        if self._feeder is None:
-            self._feeder = self._loop.create_task(self._feed())
+        self._feed_soon()
         try:
             claim = await waiter
         except asyncio.CancelledError:
@@ -497,36 +503,47 @@ class _Engine:
             await self._leave(claim.instance_id, claim.fence)
             raise
 
-    async def _feed(self) -> None:
-        """Claim for all slots that ask, until nobody does."""
+    def _feed_soon(self) -> None:
+        if not self._feeding and len(self._feeders) < MOST_CLAIMS:
+            self._feeding = True
+            self._loop.call_soon(self._feed_hungry)
+
+    def _feed_hungry(self) -> None:
+        self._feeding = False
+        if self._hungry:
+            self._claims += 1
+            asking = list(self._hungry)
+            self._hungry.clear()
+            feeder = self._feed(self._claims, asking)
+            self._feeders[self._claims] = self._loop.create_task(feeder)
+
+    async def _feed(self, number: int, asking: list[asyncio.Future[Claim | None]]) -> None:
+        """Make one claim, for all slots that ask."""
+        told = self._offers
+        claims: deque[Claim] = deque()
         try:
-            while self._hungry:
-                asking = list(self._hungry)
-                self._hungry.clear()
-                told = self._offers
-                claims: deque[Claim] = deque()
-                try:
-                    claims.extend(await self._backend.claim(self._claimant, len(asking)))
-                except Exception as error:
-                    for waiter in asking:
-                        if not waiter.done():
-                            waiter.set_exception(error)
-                    continue
-                self._brought.update(claim.instance_id for claim in claims)
-                if len(claims) < len(asking):
-                    # There was no more, so of what had been told of before nothing is left. A
-                    # claim that came back full may have brought something else instead.
-                    for number in [number for number in self._offered if number <= told]:
-                        del self._offered[number]
-                self._sort_out_soon()
-                for waiter in asking:
-                    if not waiter.done():
-                        waiter.set_result(claims.popleft() if claims else None)
-                for claim in claims:
-                    await self._leave(claim.instance_id, claim.fence)
+            claims.extend(await self._backend.claim(self._claimant, len(asking)))
+        except Exception as error:
+            for waiter in asking:
+                if not waiter.done():
+                    waiter.set_exception(error)
+            return
         finally:
-            self._feeder = None
+            del self._feeders[number]
             self._sort_out_soon()
+            if self._hungry:
+                self._feed_soon()
+        self._brought.update(claim.instance_id for claim in claims)
+        if len(claims) < len(asking):
+            # There was no more, so of what had been told of before nothing is left. A
+            # claim that came back full may have brought something else instead.
+            for offer in [offer for offer in self._offered if offer <= told]:
+                del self._offered[offer]
+        for waiter in asking:
+            if not waiter.done():
+                waiter.set_result(claims.popleft() if claims else None)
+        for claim in claims:
+            await self._leave(claim.instance_id, claim.fence)
 
     async def _leave(self, instance_id: str, fence: int) -> None:
         """Give back what cannot be gone on with, instead of renewing its lease for ever."""
@@ -565,19 +582,25 @@ class _Engine:
         """Wake slots for work that was told of on this thread, unless a claim has brought it.
 
         The invariant: what was told of is kept until a claim brought it, or one that was made
-        later and had room left did not find it; and as long as anything is kept no slot rests. A
-        claim that went out together with a submit, or behind it, finds what that made before
-        anybody is told. So while one is under way its answer is waited for, which whoever is woken
-        now would have to do as well; and answers that came at once are heard before this runs.
+        later and had room left did not find it; and as long as anything is kept, a claim that may
+        bring it is under way or no slot rests. A claim that went out together with a submit, or
+        behind it, finds what that made before anybody is told. So the answers of those under way
+        are waited for, which whoever is woken now would have to do as well; and answers that came
+        at once are heard before this runs.
         """
         self._sorting = False
-        for number, about in list(self._offered.items()):
+        for offer, (about, _) in list(self._offered.items()):
             if about in self._brought:
-                del self._offered[number]
+                del self._offered[offer]
         self._brought.clear()
-        if self._feeder is None and self._offered:
+        if not self._offered:
+            return
+        # In the order they were made; of those made after it was told none is waited for.
+        oldest = next(iter(self._feeders), self._claims + 1)
+        ripe = sum(claim < oldest for _, claim in self._offered.values())
+        if ripe:
             self._hints += 1
-            for _ in self._offered:
+            for _ in range(ripe):
                 self._wake_next()
 
     def _wake_next(self) -> None:
@@ -613,7 +636,7 @@ class _Engine:
                 if len(self._offered) < self._worker.concurrency:
                     # More than there are slots wakes no more slots.
                     self._offers += 1
-                    self._offered[self._offers] = instance_id
+                    self._offered[self._offers] = instance_id, self._claims
                 self._sort_out_soon()
         elif kind == "news":
             if here:

@@ -194,6 +194,26 @@ async def test_what_waits_elsewhere_waits_for_one_claim_at_most(ground: Ground) 
     assert set(ids) == {"again", "r"}
 
 
+async def test_a_claim_that_left_nothing_is_followed_by_one_that_is_given_what_is_new(
+    ground: Ground,
+) -> None:
+    for name in ("p", "q"):
+        await ground.submit(PLAIN, name)
+    assert await ground.worker.claim_ids(2) == ["p", "q"]
+    # It came back full, so there may be more.
+    _, ids = await ground.together(ground.submit(PLAIN, "r"), ground.worker.claim_ids(1))
+    assert (ids, ground.granted()) == (["r"], set())
+    # There was not.
+    _, ids = await ground.together(ground.submit(PLAIN, "s"), ground.worker.claim_ids(1))
+    assert (ids, ground.granted()) == (["s"], {"s"})
+    *_, ids = await ground.together(
+        ground.submit(PLAIN, "t"), ground.submit(PLAIN, "u"), ground.worker.claim_ids(1)
+    )
+    assert ids == ["t"]
+    _, ids = await ground.together(ground.submit(PLAIN, "v"), ground.worker.claim_ids(1))
+    assert (ids, ground.granted()) == (["u"], {"s", "t"})
+
+
 async def test_a_worker_whose_row_is_gone_gets_nothing(ground: Ground) -> None:
     ground.near.execute("DELETE FROM sayiir.workers")
     *_, ids = await ground.together(ground.submit(PLAIN, "one"), ground.worker.claim_ids(5))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
 from sayiir._core import Port
@@ -25,10 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["Landing"]
 
 
+_Arrival: TypeAlias = "tuple[int, Any, BaseException | None]"
+
 TURNS = 4
 """How many turns of the loop calls are gathered for once answers have landed: a step's answer
 resumes its instance, the last one's then whoever waits for the result, and that lets the next one
 submit. A turn in which nobody has anything to do costs some microseconds."""
+SPLIT = 32
+"""From so many answers on that are all there is, they are dealt with in two halves, so that the
+storage thread and its disk have the first half's calls while the loop is at the second. Two halves
+stay two: who lands while the other half is dealt with waits for that. Smaller ones would cost more
+transactions than the waiting costs time."""
 
 
 class Landing:
@@ -37,7 +44,10 @@ class Landing:
     It does not hold the loop, which holds it as long as it is open.
     """
 
-    __slots__ = ("__weakref__", "_early", "_loop", "_store", "_waiting", "listeners", "port")
+    __slots__ = (
+        "__weakref__", "_early", "_later", "_loop", "_settling", "_store", "_waiting", "listeners",
+        "port",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, store: Storage) -> None:
         self.port: Port = Port()
@@ -48,6 +58,9 @@ class Landing:
         # Answers that landed before anybody expected them.
         self._early: dict[int, tuple[Any, BaseException | None]] = {}
         self._loop = ref(loop)
+        self._settling = False
+        """Whether those who were answered are still at it."""
+        self._later: list[_Arrival] = []
         loop.add_reader(self.port.fileno(), self._land)
 
     def ask(
@@ -70,8 +83,23 @@ class Landing:
         return future
 
     def _land(self) -> None:
+        if not self._settling:
+            self._take(self.port.drain())
+
+    def _take(self, arrivals: list[_Arrival]) -> None:
+        half = len(arrivals) // 2
+        if len(arrivals) >= SPLIT and len(self._waiting) < len(arrivals) + half:
+            self._later = arrivals[half:]
+            del arrivals[half:]
+        self._answer(arrivals)
+        loop = self._loop()
+        if loop is not None:
+            self._settling = True
+            self._settle(loop, TURNS)
+
+    def _answer(self, arrivals: list[_Arrival]) -> None:
         waiting = self._waiting
-        for ticket, answer, failure in self.port.drain():
+        for ticket, answer, failure in arrivals:
             if ticket == 0:
                 for listener in self.listeners:
                     listener(*answer)
@@ -82,16 +110,21 @@ class Landing:
             elif not future.done():
                 # Else whoever asked was cancelled; what was asked is done all the same.
                 _resolve(future, answer, failure)
-        loop = self._loop()
-        if loop is not None:
-            self._settle(loop, TURNS)
 
     def _settle(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
         """Flush after so many turns of the loop."""
         if turns:
             loop.call_soon(self._settle, loop, turns - 1)
-        else:
-            self._store.flush(self.port)
+            return
+        self._settling = False
+        self._store.flush(self.port)
+        if self._later:
+            self._take(self._all())
+
+    def _all(self) -> list[_Arrival]:
+        """What is still to be dealt with, and what has arrived since."""
+        later, self._later = self._later, []
+        return later + self.port.drain()
 
     def retire(self) -> None:
         """Take the last answers in and leave the loop, from any thread."""
@@ -100,7 +133,7 @@ class Landing:
             return
 
         def leave() -> None:
-            self._land()
+            self._answer(self._all())
             self._store.flush(self.port)
             loop.remove_reader(self.port.fileno())
 

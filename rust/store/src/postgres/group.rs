@@ -723,7 +723,8 @@ pub async fn perform(
         }
         checkpoints.apply(link, now).await
     };
-    let claiming = claim(link, place, lanes, &claims, now, look.around);
+    let glance = !news.is_empty();
+    let claiming = claim(link, place, lanes, &claims, now, look.around, glance);
     let joining = async {
         if checkpoints.ended_item.is_empty() {
             return Ok(Vec::new());
@@ -785,7 +786,7 @@ pub async fn perform(
         outcome.effects.news |= row.get::<_, Option<i32>>(0).is_some();
     }
     let grown = lanes.learn(place, &claimed.known)?;
-    for (claiming, mut rows) in claims.iter().zip(claimed.taken) {
+    for (claiming, (mut rows, more)) in claims.iter().zip(claimed.taken) {
         if let (true, Ok(limit)) = (grown, claiming.wanted)
             && (1..limit - claiming.granted).contains(&(rows.len() as i64))
         {
@@ -797,22 +798,15 @@ pub async fn perform(
             rows.extend(link.rows(&sql::CLAIM, &params).await?);
             rows.sort_by_key(|row| (row.get::<_, i64>(12), row.get::<_, i64>(0)));
         }
-        let left = claiming.wanted.map(|limit| limit - claiming.granted);
-        match left {
-            // A glance at the queue, or a claim that could have had more.
-            Ok(0) if rows.is_empty() && claiming.granted > 0 => {}
-            Ok(left) if (rows.len() as i64) < left => {
-                lanes.content.insert(Arc::clone(&claiming.claimant.worker));
+        if let Ok(limit) = claiming.wanted {
+            let worker = &claiming.claimant.worker;
+            if (rows.len() as i64) < limit - claiming.granted || more == Some(false) {
+                lanes.content.insert(Arc::clone(worker));
+            } else {
+                lanes.content.remove(worker);
             }
-            Ok(_) => {
-                lanes.content.remove(&claiming.claimant.worker);
-            }
-            Err(_) => {}
         }
-        let mut taken: Vec<Taken> = match left {
-            Ok(0) => Vec::new(),
-            _ => rows.iter().map(|row| taken_of(row, lanes)).collect(),
-        };
+        let mut taken: Vec<Taken> = rows.iter().map(|row| taken_of(row, lanes)).collect();
         if claiming.granted > 0 {
             taken.append(&mut granted);
         }
@@ -882,13 +876,16 @@ pub async fn tell(link: &Link, place: &Place, work: bool, ends: bool) -> Tried<(
 }
 
 struct Claimed {
-    taken: Vec<Vec<Row>>,
+    /// The rows of each claim, and whether anything was left, if that was looked at.
+    taken: Vec<(Vec<Row>, Option<bool>)>,
     known: Vec<Row>,
     overdue: bool,
     /// Whether somebody got an event that came in a transaction of its sender's.
     news: bool,
 }
 
+/// Takes what is ready; with a glance at what is left then, so that a worker whose slots are all taken may
+/// be granted what is submitted with its next claim.
 async fn claim(
     link: &Link,
     place: &Place,
@@ -896,6 +893,7 @@ async fn claim(
     claims: &[Claiming<'_>],
     now: Option<i64>,
     around: bool,
+    glance: bool,
 ) -> Tried<Claimed> {
     if claims.is_empty() {
         return Ok(Claimed {
@@ -935,20 +933,30 @@ async fn claim(
         if claim.again {
             let rows = link.rows(&sql::CLAIMED, &[&worker, &claim.token]).await?;
             if !rows.is_empty() {
-                return Ok(rows);
+                return Ok((rows, None));
             }
         }
+        let more = async || {
+            link.row(&sql::READY, &[&served])
+                .await
+                .map(|row| row.is_some())
+        };
         match claim.wanted {
-            _ if served.is_empty() => Ok(Vec::new()),
-            Ok(limit) if limit == claim.granted => link.rows(&sql::READY, &[&served]).await,
+            _ if served.is_empty() => Ok((Vec::new(), None)),
+            Ok(limit) if limit == claim.granted => Ok((Vec::new(), Some(more().await?))),
             Ok(limit) => {
                 let limit = limit - claim.granted;
                 let params: [Param<'_>; 4] = [&served, &limit, &worker, &claim.token];
-                link.rows(&sql::CLAIM, &params).await
+                let taking = link.rows(&sql::CLAIM, &params);
+                if !glance {
+                    return Ok((taking.await?, None));
+                }
+                let (rows, more) = join(taking, more()).await;
+                Ok((rows?, Some(more?)))
             }
             Err(id) => {
                 let params: [Param<'_>; 4] = [&id, &served, &worker, &claim.token];
-                link.rows(&sql::CLAIM_ONE, &params).await
+                Ok((link.rows(&sql::CLAIM_ONE, &params).await?, None))
             }
         }
     }));

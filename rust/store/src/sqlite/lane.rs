@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use super::books::Books;
 use super::statements as sql;
 use super::{Settings, Synchronous, schema};
-use crate::call::Answer;
+use crate::call::{Answer, Call};
 use crate::contract::{Store as _, StoreError, StoreResult};
 use crate::keeper::wall_us;
 use crate::port::Hint;
@@ -90,15 +90,37 @@ fn attempt(shared: &File, books: &Books, jobs: &[Job]) -> Result<Vec<StoreResult
     result.map_err(Undone::Failed)
 }
 
+/// Claims come last, so that they find what the batch makes; but not behind a release, which is to give
+/// back what was claimed before it.
 fn perform(books: &Books, jobs: &[Job], wall: i64) -> StoreResult<Vec<StoreResult<Answer>>> {
-    let mut answers = Vec::with_capacity(jobs.len());
-    for job in jobs {
+    let mut answers: Vec<Option<StoreResult<Answer>>> = jobs.iter().map(|_| None).collect();
+    let mut one = |at: usize| {
+        let job = &jobs[at];
         match job.call.perform(books, job.now_us.unwrap_or(wall)) {
-            Err(error) if error.is_trouble() => return Err(error),
-            answer => answers.push(answer),
+            Err(error) if error.is_trouble() => Err(error),
+            answer => {
+                answers[at] = Some(answer);
+                Ok(())
+            }
+        }
+    };
+    let mut claims = Vec::new();
+    for (at, job) in jobs.iter().enumerate() {
+        match job.call {
+            // Where time stands with the callers, their order is the order of time.
+            Call::Claim { .. } if job.now_us.is_none() => claims.push(at),
+            Call::Release { .. } => {
+                claims.drain(..).try_for_each(&mut one)?;
+                one(at)?;
+            }
+            _ => one(at)?,
         }
     }
-    Ok(answers)
+    claims.into_iter().try_for_each(one)?;
+    Ok(answers
+        .into_iter()
+        .map(|answer| answer.unwrap_or(Ok(Answer::Nothing)))
+        .collect())
 }
 
 fn begin(shared: &File, books: &Books, write: bool) -> StoreResult<()> {
@@ -368,4 +390,97 @@ fn read(
 pub fn books(shared: &File, create: bool) -> StoreResult<Books> {
     let conn = schema::open(&shared.path, &shared.settings, create)?;
     Ok(Books::new(conn, &shared.path, shared.settings, !create))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{Claimant, ConflictPolicy, NewInstance};
+    use crate::port::Port;
+
+    const HASH: [u8; 32] = [7; 32];
+
+    fn submit(id: &str) -> Call {
+        let new = NewInstance {
+            id: id.into(),
+            workflow: "w".into(),
+            hash: HASH,
+            tree: Arc::from(*b"tree"),
+            input: Arc::from(*b"input"),
+            needs: (Arc::from([]), 3),
+            start_at_us: None,
+        };
+        Call::Submit {
+            batch: vec![new],
+            policy: ConflictPolicy::Fail,
+        }
+    }
+
+    fn claim() -> Call {
+        Call::Claim {
+            claimant: Claimant {
+                worker: "worker".into(),
+                tags: None,
+                lease_us: 30_000_000,
+            },
+            hashes: Arc::from([HASH]),
+            limit: 2,
+        }
+    }
+
+    /// What calls that share a batch come to.
+    fn performed(name: &str, calls: Vec<Call>) -> Vec<Answer> {
+        let folder = std::env::temp_dir().join(format!("sayiir-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = File {
+            shared: Arc::new(Shared::new("a file".to_owned(), true)),
+            settings: Settings::default(),
+            path: folder.join("batch.db").to_str().unwrap().into(),
+        };
+        let books = books(&file, true).unwrap();
+        let port = Arc::new(Port::new().unwrap());
+        let jobs: Vec<Job> = calls
+            .into_iter()
+            .map(|call| Job {
+                ticket: port.next_ticket(),
+                port: Arc::clone(&port),
+                call,
+                now_us: None,
+            })
+            .collect();
+        let answers = attempt(&file, &books, &jobs).map_err(|_| "undone").unwrap();
+        drop(books);
+        std::fs::remove_dir_all(folder).unwrap();
+        answers.into_iter().map(Result::unwrap).collect()
+    }
+
+    fn claimed(answer: &Answer) -> Vec<&str> {
+        match answer {
+            Answer::Claims(claims) => claims.iter().map(|claim| &*claim.id).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_claim_finds_what_its_batch_makes() {
+        let answers = performed(
+            "finds",
+            vec![submit("a"), claim(), submit("b"), submit("c")],
+        );
+        assert_eq!(claimed(&answers[1]), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_release_gives_back_what_was_claimed_before_it() {
+        let release = Call::Release {
+            worker: "worker".into(),
+        };
+        let answers = performed(
+            "releases",
+            vec![claim(), submit("a"), release, submit("b"), claim()],
+        );
+        assert_eq!(claimed(&answers[0]), ["a"]);
+        assert!(matches!(answers[2], Answer::Count(1)));
+        assert_eq!(claimed(&answers[4]), ["a", "b"]);
+    }
 }
