@@ -1,7 +1,11 @@
-"""Ids that are generated: random, and nobody else's. What is submitted is in `test_client.py`."""
+"""Ids that are generated: random, nobody else's, and nearly in order.
+
+What is submitted is in `test_client.py`.
+"""
 
 import subprocess
 import sys
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,14 +23,21 @@ print("".join(fresh_id() for _ in range(100)), flush=True)
 """
 
 
-def test_generated_ids_are_random_uuids_and_none_comes_twice() -> None:
+def test_generated_ids_are_uuids_and_none_comes_twice() -> None:
     with ThreadPoolExecutor(4) as threads:
         drawn = [threads.submit(lambda: [fresh_id() for _ in range(1_000)]) for _ in range(4)]
     ids = [one for each in drawn for one in each.result()]
     assert len(set(ids)) == len(ids) == 4_000
     for one in ids:
         made = uuid.UUID(one)
-        assert (made.hex, made.version, made.variant) == (one, 4, uuid.RFC_4122)
+        assert (made.hex, made.version, made.variant) == (one, 7, uuid.RFC_4122)
+
+
+def test_generated_ids_begin_with_the_time() -> None:
+    # More are drawn than are given out, so the first ones may be of a while ago.
+    before = time.time_ns() // 1_000_000
+    last = [fresh_id() for _ in range(1_000)][-1]
+    assert before <= int(last[:12], 16) <= time.time_ns() // 1_000_000
 
 
 def test_a_forked_process_generates_ids_of_its_own() -> None:

@@ -10,12 +10,22 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from benches.python_backend import PythonBackend
 
-from sayiir import Flow, InMemoryBackend, SyncWorkflowClient, Worker, Workflow, WorkflowClient, task
+from sayiir import (
+    Flow,
+    InMemoryBackend,
+    SqliteBackend,
+    SyncWorkflowClient,
+    Worker,
+    Workflow,
+    WorkflowClient,
+    task,
+)
 from sayiir._core import Claim, Claimant
 from sayiir.backends import Backend, Listener
 
@@ -94,6 +104,20 @@ async def test_a_hint_counts_though_its_claim_brought_something_else() -> None:
         await client.submit(workflow, "hushed", 1)
         handle = await client.submit(workflow, "told", 2)
         assert await handle.result(timeout=LONG) == 2
+
+
+async def test_who_has_nothing_to_do_hears_of_a_submit_before_it_is_done(tmp_path: Path) -> None:
+    backend = SqliteBackend(tmp_path / "soon.db")
+    client = WorkflowClient(backend)
+    heard: list[tuple[str, str]] = []
+    backend.hub.listen(lambda *hint: heard.append(hint))
+    submitting = asyncio.ensure_future(client.submit(ADD, input=1))
+    # What a storage thread answers is heard in a later turn.
+    await asyncio.sleep(0)
+    assert ([kind for kind, _ in heard], submitting.done()) == (["work"], False)
+    handle = await submitting
+    assert heard == [("work", handle.instance_id)] * 2
+    await backend.close()
 
 
 class Detaining(PythonBackend):

@@ -34,8 +34,9 @@ MOST_BEATS = 5
 """The most beats between two looks."""
 
 _ENDED = frozenset(str(status) for status in Status if status.is_terminal)
-MOST_RECENT = 4096
-"""How many of the latest ends are remembered, so that who waits for a later one need not look."""
+MOST_RECENT = 2048
+"""Of so many ends at least it is remembered that they were among the latest, so that whoever waits
+for another one need not look."""
 _Waiter = asyncio.Future[bool | bytes]
 """Its result: whether there was a hint, or the output that came with it."""
 _Waiting = dict[str, tuple[_Waiter, ...]]
@@ -234,26 +235,27 @@ class _Pulse:
 class _Recent:
     """Which instances have ended lately, as far as hints told; written on any thread.
 
-    When too many have, all are forgotten and a new round begins, of which those who marked an
-    earlier one know nothing.
+    When too many have, a new round begins. Those of the round before are remembered still; of what
+    ended earlier those who marked an earlier round know nothing.
     """
 
-    __slots__ = ("_ids", "round")
+    __slots__ = ("_former", "_ids", "round")
 
     def __init__(self) -> None:
         self.round = 0
         self._ids: set[str] = set()
+        self._former: set[str] = set()
 
     def note(self, instance_id: str) -> None:
         if len(self._ids) >= MOST_RECENT:
-            # The round first: whoever compares it before must still find the id.
+            # The round first: whoever compares it last must not miss what is forgotten here.
             self.round += 1
+            self._former = self._ids
             self._ids = set()
         self._ids.add(instance_id)
 
     def may_hold(self, instance_id: str, since: int) -> bool:
-        ids = self._ids
-        return instance_id in ids or self.round != since
+        return instance_id in self._ids or instance_id in self._former or self.round - since > 1
 
 
 def _hear(waiting: _Waiting, recent: _Recent, kind: str, instance_id: str) -> None:

@@ -14,7 +14,6 @@ import asyncio
 import contextvars
 import logging
 import os
-import uuid
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -32,6 +31,7 @@ from ._observation import observation_of
 from ._output import made_output, output_converter
 from ._runner import Runner
 from ._status import WorkflowStatus
+from ._submission import fresh_id
 from ._worker import take_up
 from ._workflow import Workflow
 from .backends import Backend, InMemoryBackend, InstanceRow
@@ -86,7 +86,7 @@ async def run_workflow_async(
     """
     private = backend is None
     place = InMemoryBackend() if backend is None else backend
-    chosen = uuid.uuid4().hex if instance_id is None else instance_id
+    chosen = fresh_id() if instance_id is None else instance_id
     client = WorkflowClient(place, conflict_policy or "fail")
     await client.submit(workflow, chosen, input)
     row, error = await _drive(

@@ -8,6 +8,7 @@ backend to say.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -29,18 +30,21 @@ __all__ = ["checked_items", "fresh_id", "new_instance", "submit_in_transaction"]
 
 _DRAWN = 64
 """How many ids are drawn at once: asking the kernel takes longer than storing an instance does."""
-# What makes random bytes 6 and 8 those of a UUID of version 4.
-_VERSION = bytes(byte & 0x0F | 0x40 for byte in range(256))
+# What makes random bytes 6 and 8 those of a UUID of version 7.
+_VERSION = bytes(byte & 0x0F | 0x70 for byte in range(256))
 _VARIANT = bytes(byte & 0x3F | 0x80 for byte in range(256))
 _ids: list[str] = []
 
 
 def fresh_id() -> str:
-    """An id that no instance has: the 32 hexadecimal digits of a random UUID.
+    """An id that no instance has: the 32 hexadecimal digits of a UUID of version 7 (RFC 9562).
+
+    It begins with the time, in ms, and the rest is random. So ids come nearly in order, which keeps
+    what a database's index of them is at together on a few pages.
 
     >>> import uuid
     >>> uuid.UUID(fresh_id()).version
-    4
+    7
     """
     # Whoever pops has it alone, on any thread.
     try:
@@ -52,8 +56,9 @@ def fresh_id() -> str:
 
 
 def _draw(count: int) -> list[str]:
-    """So many ids: `uuid4().hex`, without an object for each that nobody looks at."""
     drawn = bytearray(os.urandom(16 * count))
+    for place, byte in enumerate((time.time_ns() // 1_000_000).to_bytes(6, "big")):
+        drawn[place::16] = bytes((byte,)) * count
     drawn[6::16] = drawn[6::16].translate(_VERSION)
     drawn[8::16] = drawn[8::16].translate(_VARIANT)
     digits = drawn.hex()

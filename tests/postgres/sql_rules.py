@@ -16,9 +16,8 @@ __all__ = ["GROWING", "MIGRATION_RULES", "RULES", "SMALL", "Rule", "offences"]
 
 GROWING = {
     "instances": ("instance",),
-    "inputs": ("instance", "id"),
     **dict.fromkeys(("cells", "steps", "garbage"), ("instance",)),
-    "events": ("id",),
+    **dict.fromkeys(("inputs", "events"), ("id",)),
     "item_groups": ("parent",),
     "items": ("parent", "item"),
 }

@@ -72,7 +72,7 @@ def fill(session: psycopg.Connection, schema: str, finished: int, parked: int) -
     wait |= {"wake": "9000000000000000 + n", "awaits": "ARRAY['go']"}
     session.execute(into.format(**wait, count=parked).encode())
     session.execute(
-        f"INSERT INTO {schema}.steps SELECT instance, 0, 1, 1, 2, 1, 0, 's', 's', 'x' "
+        f"INSERT INTO {schema}.steps SELECT instance, 1, 2, 0, 1, NULL, NULL, 's', NULL, 'x' "
         f"FROM {schema}.instances".encode()
     )
     session.execute(

@@ -151,7 +151,7 @@ async def test_a_long_history_goes_later_and_the_id_is_free_at_once(schema: Sche
     backend = schema.backend(keep_completed="1d")
     await run(backend, STRAIGHT, "long")
     schema.execute(
-        "INSERT INTO steps SELECT instance, 10 + n, 1, 0, 0, 1, 0, 'p', 'p', NULL, NULL"
+        "INSERT INTO steps SELECT instance, 0, 0, 10 + n, 1, NULL, NULL, 'p', NULL, NULL, NULL"
         f" FROM instances, generate_series(1, {3 * PIECE}) AS n"
     )
     await backend.delete("long", False)
@@ -219,7 +219,7 @@ async def test_what_was_left_is_swept_by_the_next_process(schema: Schema) -> Non
     await backend.close()
     # Whether it was swept before is as it may be: there is more of it now.
     schema.execute("INSERT INTO garbage VALUES (1) ON CONFLICT DO NOTHING")
-    schema.execute("INSERT INTO steps VALUES (1, 99, 1, 0, 0, 1, 0, 'p', 'p', NULL, NULL)")
+    schema.execute("INSERT INTO steps VALUES (1, 0, 0, 99, 1, NULL, NULL, 'p', NULL, NULL, NULL)")
     heir = schema.backend()
     await heir.release("nobody")
     await schema.until_gone("garbage")

@@ -287,9 +287,9 @@ def test_what_is_forbidden_is_found(rule: str, sql: str) -> None:
             "WHERE i.instance = a.n RETURNING i.instance) SELECT b.n FROM b"
         ),
         (
-            "INSERT INTO sayiir.inputs (instance, token, input) "
-            "SELECT u.a, u.b, u.c FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) u (a, b, c) "
-            "ON CONFLICT (instance) DO UPDATE SET token = excluded.token"
+            "INSERT INTO sayiir.inputs (id, token, input) "
+            "SELECT u.a, u.b, u.c FROM unnest($1::text[], $2::bigint[], $3::bytea[]) u (a, b, c) "
+            "ON CONFLICT (id) DO UPDATE SET token = excluded.token"
         ),
         "DELETE FROM sayiir.events WHERE id = $1 AND event = ANY ($2)",
         "DELETE FROM sayiir.events WHERE id = ANY ($1)",

@@ -346,9 +346,10 @@ async def _erase(place: _Place, instance_id: str) -> None:
     """
     for row in await place.ask(_of_store("instance.lock"), instance_id):
         gone = [row[0]]
-        for name in ("delete.instance", "delete.input", "delete.cells", "delete.garbage"):
+        for name in ("delete.instance", "delete.cells", "delete.garbage"):
             await place.ask(_of_store(name), gone)
-        await place.ask(_of_store("delete.events"), [instance_id])
+        for name in ("delete.input", "delete.events"):
+            await place.ask(_of_store(name), [instance_id])
 
 
 def _token() -> int:

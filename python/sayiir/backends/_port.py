@@ -45,8 +45,8 @@ class Landing:
     """
 
     __slots__ = (
-        "__weakref__", "_early", "_later", "_loop", "_settling", "_store", "_waiting", "listeners",
-        "port",
+        "__weakref__", "_early", "_later", "_loop", "_store", "_waiting", "listeners", "port",
+        "settling",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, store: Storage) -> None:
@@ -58,7 +58,7 @@ class Landing:
         # Answers that landed before anybody expected them.
         self._early: dict[int, tuple[Any, BaseException | None]] = {}
         self._loop = ref(loop)
-        self._settling = False
+        self.settling = False
         """Whether those who were answered are still at it."""
         self._later: list[_Arrival] = []
         loop.add_reader(self.port.fileno(), self._land)
@@ -83,7 +83,7 @@ class Landing:
         return future
 
     def _land(self) -> None:
-        if not self._settling:
+        if not self.settling:
             self._take(self.port.drain())
 
     def _take(self, arrivals: list[_Arrival]) -> None:
@@ -94,7 +94,7 @@ class Landing:
         self._answer(arrivals)
         loop = self._loop()
         if loop is not None:
-            self._settling = True
+            self.settling = True
             self._settle(loop, TURNS)
 
     def _answer(self, arrivals: list[_Arrival]) -> None:
@@ -116,7 +116,7 @@ class Landing:
         if turns:
             loop.call_soon(self._settle, loop, turns - 1)
             return
-        self._settling = False
+        self.settling = False
         self._store.flush(self.port)
         if self._later:
             self._take(self._all())

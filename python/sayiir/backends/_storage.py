@@ -120,6 +120,16 @@ class StorageBackend:
         loop = asyncio.get_running_loop()
         return self.landing(loop).ask(loop, call, self._now(), *args)
 
+    def _announce(self, instance_id: str) -> None:
+        """Hint at an instance as soon as the call that makes it is on its way.
+
+        The claim of whoever has nothing to do goes out behind that, and need not wait for its
+        answer. Among many calls that go out together there are claims of slots that became free.
+        """
+        last = self._last
+        if last is not None and not last[1].settling:
+            self.hub.tell("work", instance_id)
+
     def watch(self, instance_id: str, wanted: bool) -> None:
         """Somebody begins or ends to wait for the end of an instance, maybe by another process."""
         self.store.watch(instance_id, wanted)
@@ -135,7 +145,10 @@ class StorageBackend:
         self, instances: Sequence[NewInstance], policy: str
     ) -> Sequence[InstanceRow | None]:
         """See `Backend.submit`."""
-        found = await self._ask(self.store.submit, instances, policy)
+        asked = self._ask(self.store.submit, instances, policy)
+        for new in instances[:1]:
+            self._announce(new.instance_id)
+        found = await asked
         self.hub.submitted([new.instance_id for new in instances], policy)
         return [None if row is None else InstanceRow(**row) for row in found]
 

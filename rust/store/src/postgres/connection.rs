@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 use tokio::sync::Notify;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Error, Row};
@@ -222,16 +222,20 @@ impl Link {
         }
     }
 
-    /// Connects once, and prepares every statement.
+    /// Connects once, and prepares every statement, all in one transaction.
     pub async fn connect(place: &Rc<Place>) -> Tried<Self> {
         let client = Self::bare(place).await?;
         let texts: Vec<String> = sql::ALL.iter().map(|one| place.text(one.sql)).collect();
-        let mut preparing = Vec::with_capacity(texts.len());
-        for text in &texts {
-            preparing.push(client.prepare(text));
-        }
-        let prepared = futures_util::future::try_join_all(preparing)
-            .await
+        let preparing = texts.iter().map(|text| client.prepare(text));
+        // The first failure is the cause.
+        let (begun, (prepared, ended)) = join(
+            client.batch_execute("BEGIN"),
+            join(join_all(preparing), client.batch_execute("COMMIT")),
+        )
+        .await;
+        let prepared = begun
+            .and_then(|()| prepared.into_iter().collect())
+            .and_then(|prepared| ended.map(|()| prepared))
             .map_err(|e| Failure::of(place, &e))?;
         Ok(Self {
             client,

@@ -627,13 +627,16 @@ pub async fn perform(
     let mut outcome = Outcome::default();
     outcome.answers.resize_with(works.len(), || None);
     let mut submits: Vec<(usize, &NewInstance, i64)> = Vec::new();
+    // Of two of one id one creates it, and the other is made alone.
+    let mut ids: HashSet<&Arc<str>> = HashSet::new();
     let mut checkpoints = Checkpoints::default();
     let mut commits: Vec<(usize, i64, u64, &Arc<str>, &Commit)> = Vec::new();
     let mut claims: Vec<Claiming<'_>> = Vec::new();
     for (at, work) in works.iter().enumerate() {
         match &work.job.call {
             Call::Submit { batch, .. } if !work.again && batch.len() == 1 => {
-                submits.extend(batch.iter().map(|new| (at, new, work.token)));
+                let fresh = batch.iter().filter(|new| ids.insert(&new.id));
+                submits.extend(fresh.map(|new| (at, new, work.token)));
             }
             Call::Commit {
                 slot,
@@ -760,7 +763,6 @@ pub async fn perform(
         .collect();
     let mut granted: Vec<Taken> = Vec::new();
     for (at, new, _) in submits {
-        // Of two submits of one id in a batch one created it.
         if let Some(made) = made.remove(&*new.id) {
             outcome.answers[at] = Some(Ok(Answer::Submitted(vec![Submitted::Created])));
             match made.holder {

@@ -132,7 +132,7 @@ impl Single<'_> {
             Ok(Err(StoreError::AlreadyExists { id, status }))
         };
         if let Some(control) = self.control(&snapshot.id).await? {
-            if work.again && self.is_ours(control.instance, work.token).await? {
+            if work.again && self.is_ours(&snapshot.id, work.token).await? {
                 return Ok(Ok(()));
             }
             return taken(control.status);

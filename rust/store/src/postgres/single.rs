@@ -274,7 +274,7 @@ impl Single<'_> {
                 fresh.push((new, work.token));
                 continue;
             };
-            if work.again && self.is_ours(control.instance, work.token).await? {
+            if work.again && self.is_ours(&new.id, work.token).await? {
                 outcomes.push(Submitted::Created);
                 continue;
             }
@@ -318,8 +318,8 @@ impl Single<'_> {
         Ok(Ok(outcomes))
     }
 
-    pub(super) async fn is_ours(&self, instance: i64, token: i64) -> Tried<bool> {
-        let row = self.link.row(&sql::TOKEN, &[&instance]).await?;
+    pub(super) async fn is_ours(&self, id: &str, token: i64) -> Tried<bool> {
+        let row = self.link.row(&sql::TOKEN, &[&id]).await?;
         Ok(row.is_some_and(|row| row.get::<_, i64>(0) == token))
     }
 
@@ -538,13 +538,14 @@ impl Single<'_> {
             let ids: Vec<&str> = gone.iter().map(|(_, id)| &**id).collect();
             for statement in [
                 &sql::DELETE_INSTANCES,
-                &sql::DELETE_INPUTS,
                 &sql::DELETE_CELLS,
                 &sql::GARBAGE_NEW,
             ] {
                 self.link.run(statement, &[&instances]).await?;
             }
-            self.link.run(&sql::DELETE_EVENTS, &[&ids]).await?;
+            for statement in [&sql::DELETE_INPUTS, &sql::DELETE_EVENTS] {
+                self.link.run(statement, &[&ids]).await?;
+            }
             let removed = items.iter().map(|(_, id)| Arc::clone(id));
             self.effects.removed.extend(removed);
             gone = items;

@@ -53,7 +53,7 @@ macro_rules! claimed {
             "SELECT u.instance, u.id, u.definition, u.lane, u.fence, u.cursor, u.next_seq, u.next_strand, \
              u.cells_from, u.priority, u.events, n.input, u.order_us, u.holder FROM ",
             $from,
-            " LEFT JOIN sayiir.inputs n ON n.instance = u.instance ORDER BY u.order_us, u.instance"
+            " LEFT JOIN sayiir.inputs n ON n.id = u.id ORDER BY u.order_us, u.instance"
         )
     };
 }
@@ -77,7 +77,7 @@ macro_rules! row_of {
 macro_rules! step_of {
     ($rest:literal) => {
         concat!(
-            "SELECT s.seq, s.path, coalesce(s.name, s.path), s.attempt, s.outcome, s.output, s.error, s.started_us, s.ended_us, \
+            "SELECT s.seq, s.path, coalesce(s.name, s.path), coalesce(s.attempt, 1), coalesce(s.outcome, 0::smallint), s.output, s.error, s.started_us, s.ended_us, \
              (SELECT w.name FROM sayiir.worker_names w WHERE w.worker = s.worker), s.instance FROM sayiir.steps s ",
             $rest
         )
@@ -132,7 +132,7 @@ macro_rules! checkpoint {
              FROM sayiir.lanes l WHERE l.definition = i.definition AND l.tags = c.tags)) \
            RETURNING i.instance, i.id, i.status, i.cells_from, i.events), \
          s AS (INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, \
-           error) SELECT x.instance, x.seq, x.path, nullif(x.name, x.path), x.attempt, x.outcome, x.worker, x.started_us, x.ended_us, \
+           error) SELECT x.instance, x.seq, x.path, nullif(x.name, x.path), nullif(x.attempt, 1), nullif(x.outcome, 0::smallint), x.worker, x.started_us, x.ended_us, \
            x.output, x.error FROM unnest($20::bigint[], $21::integer[], $22::text[], $23::text[], $24::integer[], \
            $25::smallint[], $26::bigint[], $27::bigint[], $28::bytea[], $29::bytea[], $32::integer[]) \
            AS x (instance, seq, path, name, attempt, outcome, started_us, ended_us, output, error, worker) \
@@ -162,6 +162,8 @@ statements! {
          ON CONFLICT (definition, tags) DO NOTHING";
 
     // Those that are granted are made as the claim with this token would leave them: one row version less.
+    // An id that somebody else takes in this moment makes it fail as a collision, to be made again;
+    // ON CONFLICT would mark each row first and unmark it then, and log both.
     SUBMIT = "submit.create",
         concat!("WITH t AS MATERIALIZED (SELECT ", now!("$8"), " AS now), \
          c AS MATERIALIZED (SELECT nextval('sayiir.instance_numbers') AS instance, u.* FROM unnest($1::text[], \
@@ -169,7 +171,7 @@ statements! {
            AS u (id, definition, lane, priority, start_at_us, input, token, granted)), \
          w AS MATERIALIZED (SELECT w.worker FROM sayiir.workers w WHERE w.name = $11::text FOR KEY SHARE), \
          made AS (INSERT INTO sayiir.inputs (instance, id, token, input) SELECT c.instance, c.id, c.token, c.input \
-           FROM c ON CONFLICT (id) DO NOTHING RETURNING instance, id), \
+           FROM c WHERE NOT EXISTS (SELECT 1 FROM sayiir.inputs n WHERE n.id = c.id) RETURNING instance, id), \
          i AS (INSERT INTO sayiir.instances (instance, id, definition, lane, status, priority, order_us, fence, holder, lease, \
            created_us, updated_us, start_at_us, wake_us, next_seq, next_strand, steps, events) \
            SELECT c.instance, c.id, c.definition, c.lane, CASE WHEN c.start_at_us > t.now THEN 1 ELSE 0 END, c.priority, \
@@ -186,7 +188,7 @@ statements! {
          late AS (DELETE FROM sayiir.events e USING made, t WHERE e.id = made.id AND e.early \
            AND e.came_us <= t.now - $9::bigint) \
          SELECT i.id, i.instance, i.fence, i.holder, i.events FROM i");
-    TOKEN = "submit.token", "SELECT n.token FROM sayiir.inputs n WHERE n.instance = $1::bigint";
+    TOKEN = "submit.token", "SELECT n.token FROM sayiir.inputs n WHERE n.id = $1::text";
     TAKEN = "submit.taken", "SELECT n.id FROM sayiir.inputs n WHERE n.id = ANY($1::text[])";
 
     COMMIT = "commit.apply",
@@ -325,7 +327,7 @@ statements! {
         "UPDATE sayiir.events e SET consumed = true, payload = NULL WHERE e.id = $1::text AND e.event = ANY($2::bigint[])";
     STEPS_NEW = "commit.steps",
         "INSERT INTO sayiir.steps (instance, seq, path, name, attempt, outcome, worker, started_us, ended_us, output, error) \
-         SELECT $1::bigint, x.seq, x.path, nullif(x.name, x.path), x.attempt, x.outcome, $2::integer, x.started_us, x.ended_us, x.output, x.error \
+         SELECT $1::bigint, x.seq, x.path, nullif(x.name, x.path), nullif(x.attempt, 1), nullif(x.outcome, 0::smallint), $2::integer, x.started_us, x.ended_us, x.output, x.error \
          FROM unnest($3::integer[], $4::text[], $5::text[], $6::integer[], $7::smallint[], $8::bigint[], $9::bigint[], \
          $10::bytea[], $11::bytea[]) AS x (seq, path, name, attempt, outcome, started_us, ended_us, output, error)";
     EVENT_KEY = "event.key",
@@ -399,7 +401,7 @@ statements! {
     EXPORT_VIEW = "export.view",
         "SELECT i.cursor, i.next_seq, i.next_strand, i.cells_from, i.asked, i.resume, i.awaits, d.tree, n.input \
          FROM sayiir.instances i JOIN sayiir.definitions d ON d.definition = i.definition \
-         LEFT JOIN sayiir.inputs n ON n.instance = i.instance WHERE i.instance = $1::bigint";
+         LEFT JOIN sayiir.inputs n ON n.id = i.id WHERE i.instance = $1::bigint";
     EXPORT_EVENTS = "export.events",
         "SELECT e.name, e.key, e.came_us, CASE WHEN NOT e.consumed THEN e.payload END FROM sayiir.events e \
          WHERE e.id = $1::text AND (NOT e.consumed OR e.key IS NOT NULL) ORDER BY e.event";
@@ -448,7 +450,7 @@ statements! {
     HISTORY = "history.rows", step_of!("WHERE s.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text) ORDER BY s.seq");
     STEP_NAMED = "step.newest",
         step_of!("WHERE s.instance = (SELECT n.instance FROM sayiir.inputs n WHERE n.id = $1::text) \
-         AND (s.path = $2::text OR s.name = $2::text) AND s.outcome IN (0, 3) AND s.output IS NOT NULL \
+         AND (s.path = $2::text OR s.name = $2::text) AND coalesce(s.outcome, 0) IN (0, 3) AND s.output IS NOT NULL \
          ORDER BY s.path = $2::text DESC, s.seq DESC LIMIT 1");
     INPUT = "input.read",
         "SELECT n.input FROM sayiir.inputs n WHERE n.id = $1::text";
@@ -531,7 +533,7 @@ statements! {
 
     // Removing.
     DELETE_INSTANCES = "delete.instance", "DELETE FROM sayiir.instances i WHERE i.instance = ANY($1::bigint[])";
-    DELETE_INPUTS = "delete.input", "DELETE FROM sayiir.inputs n WHERE n.instance = ANY($1::bigint[])";
+    DELETE_INPUTS = "delete.input", "DELETE FROM sayiir.inputs n WHERE n.id = ANY($1::text[])";
     DELETE_CELLS = "delete.cells", "DELETE FROM sayiir.cells k WHERE k.instance = ANY($1::bigint[])";
     DELETE_EVENTS = "delete.events", "DELETE FROM sayiir.events e WHERE e.id = ANY($1::text[])";
     GARBAGE_NEW = "delete.garbage",

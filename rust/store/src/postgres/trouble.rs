@@ -57,6 +57,8 @@ fn of_server(db: &DbError) -> Trouble {
             Trouble::Lost
         }
         "40000" | "40001" | "40P01" => Trouble::Again,
+        // An id that was free a moment ago.
+        "23505" if db.constraint() == Some("inputs_pkey") => Trouble::Again,
         "55P03" | "57014" => Trouble::Locked,
         "3D000" | "57P04" | "42501" | "3F000" | "42P01" | "42703" | "42704" | "42883" | "25006" => {
             Trouble::Refused
@@ -502,6 +504,10 @@ mod tests {
     }
 
     fn refused(severity: &str, code: &str, text: &str) -> Vec<u8> {
+        refused_by("instances_pkey", severity, code, text)
+    }
+
+    fn refused_by(constraint: &str, severity: &str, code: &str, text: &str) -> Vec<u8> {
         let mut body = Vec::new();
         for (tag, value) in [
             ('S', severity),
@@ -512,7 +518,7 @@ mod tests {
             ('H', HUSH),
             ('W', HUSH),
             ('t', "instances"),
-            ('n', "instances_pkey"),
+            ('n', constraint),
         ] {
             body.push(tag as u8);
             body.extend(value.as_bytes());
@@ -605,6 +611,12 @@ mod tests {
                 assert_eq!(judged(severity, code), trouble, "{severity} {code}");
             }
         }
+    }
+
+    #[test]
+    fn an_id_that_was_taken_in_this_moment_is_a_collision() {
+        let taken = refused_by("inputs_pkey", "ERROR", "23505", "some words");
+        assert_eq!(of(&answered(taken)), Trouble::Again);
     }
 
     #[test]

@@ -96,9 +96,9 @@ CREATE INDEX instances_listed ON sayiir.instances (status, instance) WHERE statu
 -- that moves a row within its table is written to all its indexes. The token tells one submit from
 -- another that was made for the same id.
 CREATE TABLE sayiir.inputs (
-    instance bigint PRIMARY KEY,
+    instance bigint NOT NULL,
     token    bigint NOT NULL,
-    id       text   COLLATE "C" NOT NULL UNIQUE,
+    id       text   COLLATE "C" PRIMARY KEY,
     input    bytea  NOT NULL
 );
 
@@ -110,15 +110,15 @@ CREATE TABLE sayiir.cells (
     PRIMARY KEY (instance, strand)
 );
 
--- Results and history, written once.
+-- Results and history, written once. What most rows would say alike is said by its absence.
 CREATE TABLE sayiir.steps (
     instance   bigint   NOT NULL,
-    seq        integer  NOT NULL,
-    attempt    integer  NOT NULL,
     started_us bigint   NOT NULL,
     ended_us   bigint   NOT NULL,
+    seq        integer  NOT NULL,
     worker     integer  NOT NULL,
-    outcome    smallint NOT NULL,   -- 0 completed, 1 retried, 2 failed, 3 elapsed
+    attempt    integer,             -- none: the first
+    outcome    smallint,            -- none: completed; 1 retried, 2 failed, 3 elapsed
     path       text     NOT NULL,
     name       text,                -- none: the same as the path
     output     bytea,
@@ -189,8 +189,8 @@ SELECT i.id,
        s.seq,
        s.path,
        coalesce(s.name, s.path) AS name,
-       s.attempt,
-       CASE s.outcome WHEN 0 THEN 'completed' WHEN 1 THEN 'retried' WHEN 2 THEN 'failed'
+       coalesce(s.attempt, 1) AS attempt,
+       CASE coalesce(s.outcome, 0) WHEN 0 THEN 'completed' WHEN 1 THEN 'retried' WHEN 2 THEN 'failed'
                       ELSE 'elapsed' END AS outcome,
        w.name AS worker,
        to_timestamp(s.started_us / 1000000.0) AS started_at,
