@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Endings"]
 
-BEAT_S = 1.0
-"""The time between two beats of a pulse; a waiter that hears nothing looks at the next beat, and
-then 2, 4, 5, 5 … beats later."""
-MOST_BEATS = 5
-"""The most beats between two looks."""
+BEAT_S = 0.5
+"""The time between two beats of a pulse; a waiter that hears nothing looks after a whole beat, and
+then after 2, 4, 8, 10, 10 … more."""
+MOST_BEATS = 10
+"""The most whole beats between two looks."""
 
 _ENDED = frozenset(str(status) for status in Status if status.is_terminal)
 MOST_RECENT = 2048
@@ -212,11 +212,12 @@ class _Pulse:
         self._due: dict[int, set[_Waiter]] = {}
 
     def join(self, loop: asyncio.AbstractEventLoop, waiter: _Waiter, beats: int) -> set[_Waiter]:
-        """Wake the waiter after so many beats, unless it is taken out of the set before."""
+        """Wake the waiter after so many whole beats, unless it is taken out of the set before."""
         if not self._beating:
             self._beating = True
             loop.call_later(BEAT_S, self._tick, loop)
-        at = self._beat + beats
+        # Into the present beat it comes anywhere.
+        at = self._beat + beats + 1
         bucket = self._due.get(at)
         if bucket is None:
             bucket = self._due[at] = set()

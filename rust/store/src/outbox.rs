@@ -169,6 +169,11 @@ impl<T> Outbox<T> {
         self.lock().nudge(&self.filled);
     }
 
+    /// What is there waits for the next `flush`, as if it had come quietly.
+    pub fn calm(&self) {
+        self.lock().nudged = false;
+    }
+
     /// Wakes the thread if there is a job.
     pub fn flush(&self) {
         let mut waiting = self.lock();
@@ -226,6 +231,21 @@ mod tests {
         let outbox = filled_quietly();
         let mut jobs = Vec::new();
         block_on(async {
+            assert_eq!(outbox.taken(&mut jobs).now_or_never(), None);
+            assert_eq!(outbox.push(2, true), Ok(()));
+            outbox.flush();
+            assert_eq!(outbox.taken(&mut jobs).now_or_never(), Some(Some(())));
+        });
+        assert_eq!(jobs, [1, 2]);
+    }
+
+    #[test]
+    fn what_is_there_can_be_kept_for_what_follows() {
+        let outbox = Outbox::default();
+        let mut jobs = Vec::new();
+        block_on(async {
+            assert_eq!(outbox.push(1, false), Ok(()));
+            outbox.calm();
             assert_eq!(outbox.taken(&mut jobs).now_or_never(), None);
             assert_eq!(outbox.push(2, true), Ok(()));
             outbox.flush();

@@ -215,6 +215,15 @@ impl Shared {
         ))
     }
 
+    /// To be called by a thread that writes, before it answers a batch. If a loop is still at earlier
+    /// answers, what it called before is kept for what it calls next: else every crowd that fell apart
+    /// once would stay apart for ever.
+    pub fn keep_together(&self, jobs: &[Job]) {
+        if jobs.iter().any(|job| job.port.is_gathering()) {
+            self.writer.calm();
+        }
+    }
+
     /// Answers to jobs, which are gone from the list then.
     pub fn deliver(&self, jobs: &mut Vec<Job>, answers: Vec<StoreResult<Answer>>) {
         let mut batch: Vec<Arrival> = Vec::with_capacity(answers.len());

@@ -155,6 +155,22 @@ impl Place {
     }
 }
 
+impl Place {
+    /// A word for other processes, with the number of who says it.
+    pub fn signed(&self, word: &str) -> String {
+        format!("{word} {}", self.listener)
+    }
+
+    /// A notification came; of what this process said itself it knows.
+    fn hear(&self, said: &str) {
+        let (word, by) = said.split_once(' ').unwrap_or((said, ""));
+        if by.parse() != Ok(self.listener) {
+            self.heard.borrow_mut().push(word.into());
+            self.heard_some.notify_one();
+        }
+    }
+}
+
 /// One connection.
 pub struct Link {
     client: Client,
@@ -184,8 +200,7 @@ impl Link {
                     match message {
                         Ok(AsyncMessage::Notification(note)) => {
                             if note.channel() == heard.settings.schema {
-                                heard.heard.borrow_mut().push(note.payload().into());
-                                heard.heard_some.notify_one();
+                                heard.hear(note.payload());
                             }
                         }
                         Ok(_) => {}

@@ -866,7 +866,8 @@ pub async fn tell(link: &Link, place: &Place, work: bool, ends: bool) -> Tried<(
         if !wanted {
             return Ok(0);
         }
-        link.run(&sql::TELL, &[&place.settings.schema, &word]).await
+        link.run(&sql::TELL, &[&place.settings.schema, &place.signed(word)])
+            .await
     };
     let (work, ends) = join(
         one(work && want_work, "work"),

@@ -417,6 +417,7 @@ impl Desk {
         }
         *works = left;
         self.shared.unwatch(&outcome.effects.ended);
+        self.shared.keep_together(&jobs);
         self.shared.deliver(&mut jobs, answers);
         self.tell_family(&outcome.effects);
         if outcome.effects.news {
@@ -549,8 +550,9 @@ impl Desk {
         let telling = group::tell(link, &self.place, effects.work, ends);
         let news = async {
             if effects.news && self.place.settings.notify {
-                let params: super::connection::Params<'_> = &[&self.place.settings.schema, &"news"];
-                link.run(&sql::TELL, params).await?;
+                let news = self.place.signed("news");
+                link.run(&sql::TELL, &[&self.place.settings.schema, &news])
+                    .await?;
             }
             Ok(())
         };
@@ -746,6 +748,7 @@ impl Desk {
         let mut clock_read = None;
         let mut listened: Option<(Instant, bool, bool)> = None;
         let mut looked = Instant::now();
+        let mut new = true;
         let mut greeted = None;
         let mut swept = Instant::now();
         loop {
@@ -778,6 +781,10 @@ impl Desk {
             if clock_read.is_none_or(|at| now >= at + READ_CLOCK) && link.read_clock().await.is_ok()
             {
                 clock_read = Some(now);
+            }
+            if std::mem::take(&mut new) && self.reader.link(now).await.is_ok() {
+                // Who comes later says so, and is heard from now on.
+                self.look_for_others(&link).await;
             }
             if !due.is_empty() {
                 let renewed = self.renew(&link, &due).await;
@@ -914,7 +921,10 @@ impl Desk {
             if put.is_ok() {
                 // So that nobody has to wait for their next look at who is there.
                 let _ = link
-                    .run(&sql::TELL, &[&self.place.settings.schema, &"listening"])
+                    .run(
+                        &sql::TELL,
+                        &[&self.place.settings.schema, &self.place.signed("listening")],
+                    )
                     .await;
                 if work && listened.is_none_or(|(_, was_work, _)| !was_work) {
                     // What came before the row was there was told to nobody.

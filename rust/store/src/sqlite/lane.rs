@@ -185,6 +185,7 @@ pub fn write_lane(shared: &File, books: &Books) {
         if !jobs.is_empty() || !shared.renewals_due().is_empty() {
             let answers = attempt_each(&jobs, |jobs| attempt(shared, books, jobs));
             shared.unwatch(&books.ended.borrow());
+            shared.keep_together(&jobs);
             shared.deliver(&mut jobs, answers);
             shared.tell(std::mem::take(&mut *books.told.borrow_mut()));
             duties.active = Instant::now();
