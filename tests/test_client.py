@@ -888,6 +888,27 @@ def test_an_interrupted_wait_is_taken_back() -> None:
         assert client.status("s").is_in_progress()
 
 
+def test_a_wait_that_is_interrupted_while_it_is_handed_over_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hand_over = asyncio.run_coroutine_threadsafe
+
+    def interrupted(*given: Any) -> Any:
+        hand_over(*given)
+        raise KeyboardInterrupt
+
+    with SyncWorkflowClient(InMemoryBackend()) as client:
+        client.submit(SUM, "s", 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                client.result("s")
+        for _ in range(2):
+            # By the time these are answered the wait would have begun.
+            assert client.status("s").is_in_progress()
+        assert waiting(client._client) == 0
+
+
 def test_a_closed_sync_client() -> None:
     client = SyncWorkflowClient.from_url("memory://")
     shared = client.with_conflict_policy("use_existing")

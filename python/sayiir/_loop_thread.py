@@ -7,6 +7,7 @@ the coroutines do is not known here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -57,15 +58,35 @@ class LoopThread:
         if self.closed:
             raise RuntimeError("this client is closed; make a new one")
         future = None
+        task: asyncio.Task[Any] | None = None
+        taken_back = False
+
+        async def called() -> T:
+            nonlocal task
+            task = asyncio.current_task()
+            if taken_back:
+                raise asyncio.CancelledError
+            return await call(*args, **kwargs)
+
+        def take_back() -> None:
+            nonlocal taken_back
+            taken_back = True
+            if task is not None:
+                task.cancel()
+
         try:
-            future = asyncio.run_coroutine_threadsafe(call(*args, **kwargs), self._loop)
+            future = asyncio.run_coroutine_threadsafe(called(), self._loop)
             return future.result()
         except CancelledError:
             raise RuntimeError("the client was closed while the call was under way") from None
         finally:
-            # Of no effect on a call that has ended; an interrupted one ends with this.
             if future is not None:
+                # Of no effect on a call that has ended; an interrupted one ends with this.
                 future.cancel()
+            else:
+                # Interrupted while it was handed over, and maybe after that: this comes behind it.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(take_back)
 
     def close(self) -> None:
         """End the thread; calls under way are cancelled. Closing twice is fine."""
