@@ -58,7 +58,7 @@ class Landing:
         # Answers that landed before anybody expected them.
         self._early: dict[int, tuple[Any, BaseException | None]] = {}
         self._loop = ref(loop)
-        self.settling = False
+        self.settling: bool = False
         """Whether those who were answered are still at it."""
         self._later: list[_Arrival] = []
         loop.add_reader(self.port.fileno(), self._land)
