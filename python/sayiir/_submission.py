@@ -8,11 +8,11 @@ backend to say.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from . import _clock
 from ._argument import checked_name
 from ._codec import to_rest
 from ._errors import EncodeError
@@ -57,7 +57,7 @@ def fresh_id() -> str:
 
 def _draw(count: int) -> list[str]:
     drawn = bytearray(os.urandom(16 * count))
-    for place, byte in enumerate((time.time_ns() // 1_000_000).to_bytes(6, "big")):
+    for place, byte in enumerate(int(_clock.now() * 1000).to_bytes(6, "big")):
         drawn[place::16] = bytes((byte,)) * count
     drawn[6::16] = drawn[6::16].translate(_VERSION)
     drawn[8::16] = drawn[8::16].translate(_VARIANT)

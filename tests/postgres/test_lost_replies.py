@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 import pytest_asyncio
-from tests.postgres.proxy import Loss, Proxy, Trap
+from tests.postgres.proxy import Loss, Peace, Proxy, Trap
 from tests.postgres.server import Server
 
 from sayiir import (
@@ -39,6 +39,7 @@ SUBMIT = ".inputs (instance, id, token"
 EVENT = ".events (id, event"
 CHANGE = ".instances i SET"
 REMOVE = ".instances i WHERE"
+LOCK = "FOR UPDATE OF i"
 CLAIM = "taken AS MATERIALIZED"
 CHECKPOINT = ".steps (instance, seq"
 RENEWAL = ".workers w SET lease_us"
@@ -76,6 +77,8 @@ class Line:
     """A store, reached through a proxy that loses what a test wants lost."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
+        """Past the proxy."""
         self.proxy = Proxy(url)
         self.backend = PostgresBackend(self.proxy.url)
         self.client = WorkflowClient(self.backend)
@@ -194,6 +197,47 @@ async def test_an_event(line: Line, part: Loss, key: str | None, early: bool, th
     async with Worker(line.backend, WAIT, poll_interval=POLL):
         assert await line.client.result("one", timeout=LONG) == 5
     assert bodies == {("first", 4): 1}
+
+
+@pytest.mark.parametrize("deed", ["event", "unpause"])
+async def test_what_it_set_going_ends_before_it_is_asked_again(line: Line, deed: str) -> None:
+    await line.client.submit(WAIT, "one")
+    if deed == "unpause":
+        await line.client.send_event("one", "go", 4)
+        await line.client.pause("one")
+    # All that goes through the proxy is lost, until somebody says stop.
+    trap = line.lose(EVENT if deed == "event" else CHANGE, part="reply", then=1_000_000)
+    asked = asyncio.ensure_future(
+        line.client.send_event("one", "go", 4) if deed == "event" else line.client.unpause("one")
+    )
+    near = PostgresBackend(line.url)
+    async with Worker(near, WAIT, poll_interval=POLL):
+        assert await WorkflowClient(near).result("one", timeout=LONG) == 5
+    await near.close()
+    assert trap.lost
+    assert not asked.done()
+    line.proxy.judge = Peace()
+    await asked
+    assert bodies == {("first", 4): 1}
+
+
+@pytest.mark.parametrize("deed", ["event", "unpause"])
+async def test_who_asks_after_the_end_is_refused_however_often(line: Line, deed: str) -> None:
+    await line.client.submit(WAIT, "one")
+    await line.client.send_event("one", "go", 4)
+    async with Worker(line.backend, WAIT, poll_interval=POLL):
+        assert await line.client.result("one", timeout=LONG) == 5
+    # A refusal changes nothing; so it goes with a call that does, and both are lost.
+    trap = line.lose(EVENT, part="request")
+    changes, refused = await asyncio.gather(
+        line.client.send_event("other", "go", 4),
+        line.client.send_event("one", "go", 5) if deed == "event" else line.client.unpause("one"),
+        return_exceptions=True,
+    )
+    assert changes is None
+    assert isinstance(refused, InvalidStateError)
+    assert "completed" in str(refused)
+    assert sum(LOCK in statement for statement in trap.lost[0].statements) == 2
 
 
 @PARTS

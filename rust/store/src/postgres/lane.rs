@@ -60,6 +60,8 @@ pub struct Work {
     pub token: i64,
     /// Whether it may have been done already.
     pub again: bool,
+    /// It was not made before this time by the database's clock.
+    pub made_us: Option<i64>,
     /// Until when it is tried.
     deadline: Instant,
     /// Not before, for one that met a lock.
@@ -129,6 +131,7 @@ impl Desk {
 
     fn work(&self, job: Job) -> Work {
         Work {
+            made_us: job.now_us,
             job,
             token: self.place.token(),
             again: false,
@@ -240,6 +243,12 @@ impl Desk {
                     continue;
                 }
             };
+            // Whoever has a link has read the database's clock.
+            let clock = &self.place.clock;
+            for work in &mut works {
+                work.made_us
+                    .get_or_insert_with(|| clock.now_us() - clock.margin_us());
+            }
             match self.attempt(&link, &mut works).await {
                 Ok(()) => return,
                 Err(failure) => match failure.trouble {

@@ -89,6 +89,7 @@ pub struct Control {
     next_strand: i32,
     /// The number of the worker that holds it, if that is known.
     worker: Option<i32>,
+    ended_us: Option<i64>,
 }
 
 /// What a submit meets.
@@ -172,6 +173,7 @@ impl Single<'_> {
             next_seq: row.get(12),
             next_strand: row.get(13),
             worker: row.get(14),
+            ended_us: row.get(15),
         }))
     }
 
@@ -213,7 +215,7 @@ impl Single<'_> {
             Call::Pause { id, request } => {
                 self.request(id, request, false).await?.map(Answer::Status)
             }
-            Call::Unpause { id } => self.unpause(id, work.again).await?.map(Answer::Status),
+            Call::Unpause { id } => self.unpause(id, work).await?.map(Answer::Status),
             Call::Export { id } => self.export(id).await?.map(Answer::Snapshot),
             Call::Import { snapshot } => self
                 .import(snapshot, work, lanes)
@@ -318,6 +320,18 @@ impl Single<'_> {
         Ok(Ok(outcomes))
     }
 
+    /// Whether a call is made again, and the instance has ended since it was first made.
+    ///
+    /// An end takes away what would show that the call was done, and as far as anybody can tell it was:
+    /// it came before the end.
+    fn ended_since(control: &Control, work: &Work) -> bool {
+        // An item has no such time.
+        work.again
+            && control
+                .ended_us
+                .is_none_or(|ended| Some(ended) >= work.made_us)
+    }
+
     pub(super) async fn is_ours(&self, id: &str, token: i64) -> Tried<bool> {
         let row = self.link.row(&sql::TOKEN, &[&id]).await?;
         Ok(row.is_some_and(|row| row.get::<_, i64>(0) == token))
@@ -344,6 +358,9 @@ impl Single<'_> {
         if let Some(control) = &control
             && control.status.is_terminal()
         {
+            if Self::ended_since(control, work) {
+                return Ok(Ok(true));
+            }
             return Ok(refuse(control, "send an event to", "; it has ended"));
         }
         if control.is_none() {
@@ -480,7 +497,7 @@ impl Single<'_> {
         self.give_up(&[control.instance], None).await
     }
 
-    async fn unpause(&mut self, id: &str, again: bool) -> Tried<StoreResult<Status>> {
+    async fn unpause(&mut self, id: &str, work: &Work) -> Tried<StoreResult<Status>> {
         let Some(control) = self.control(id).await? else {
             return Ok(Err(StoreError::NotFound { id: id.into() }));
         };
@@ -498,7 +515,7 @@ impl Single<'_> {
             self.link.run(&sql::UNASK, &[&control.instance]).await?;
             return Ok(Ok(control.status));
         }
-        if again && !control.status.is_terminal() {
+        if work.again && (!control.status.is_terminal() || Self::ended_since(&control, work)) {
             // The first time it was done, and the answer got lost.
             return Ok(Ok(control.status));
         }

@@ -90,7 +90,7 @@ macro_rules! control {
         concat!(
             "SELECT i.instance, i.id, i.status, i.fence, i.holder, i.asked, i.resume, i.wake_us, i.awaits, i.events, \
              i.cells_from, i.definition, i.next_seq, i.next_strand, \
-             (SELECT w.worker FROM sayiir.workers w WHERE w.worker = i.holder) FROM sayiir.instances i ",
+             (SELECT w.worker FROM sayiir.workers w WHERE w.worker = i.holder), i.ended_us FROM sayiir.instances i ",
             $rest
         )
     };
