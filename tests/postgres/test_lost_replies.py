@@ -228,9 +228,11 @@ async def test_who_asks_after_the_end_is_refused_however_often(line: Line, deed:
     async with Worker(line.backend, WAIT, poll_interval=POLL):
         assert await line.client.result("one", timeout=LONG) == 5
     # A refusal changes nothing; so it goes with a call that does, and both are lost.
-    trap = line.lose(EVENT, part="request")
+    await line.client.submit(WAIT, "other")
+    await line.client.cancel("other")
+    trap = line.lose("DELETE", REMOVE, part="request")
     changes, refused = await asyncio.gather(
-        line.client.send_event("other", "go", 4),
+        line.client.delete("other"),
         line.client.send_event("one", "go", 5) if deed == "event" else line.client.unpause("one"),
         return_exceptions=True,
     )

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest_asyncio
 from tests.postgres.server import Server
+from tests.postgres.waiting import together
 
 from sayiir import Flow, PostgresBackend, Workflow, WorkflowClient, task
 from sayiir.testing import HandWorker, new_instance
@@ -62,12 +63,7 @@ class Ground:
         assert await self.worker.claim_ids(5) == []
 
     async def together(self, *calls: Awaitable[Any]) -> list[Any]:
-        """These calls wait while another one is under way, and go out as one transaction."""
-        other = asyncio.ensure_future(WorkflowClient(self.backend).send_event("nobody", "go", None))
-        await asyncio.sleep(0)
-        answers = await asyncio.gather(*calls)
-        await other
-        return list(answers)
+        return await together(self.backend, *calls)
 
     async def submit(self, workflow: Workflow[Any, Any], instance_id: str) -> None:
         await self.backend.submit([new_instance(workflow, instance_id, 1)], "fail")

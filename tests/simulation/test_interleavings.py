@@ -91,6 +91,60 @@ def test_an_event_that_is_heard_of_twice_is_consumed_once() -> None:
     assert join.input == {"left": "first", "right": "second", "work": "done"}
 
 
+def steps_of(answer: Answer) -> list[Step]:
+    answer = here(answer)
+    return [answer] if isinstance(answer, Step) else list(answer.steps)
+
+
+def test_what_an_event_leads_to_waits_for_its_commit_and_comes_again() -> None:
+    wait = Flow("f").wait_for_event("go", timeout="10s", on_timeout="continue")
+    hand = Hand(wait.then(lambda x: x, name="a").build(), 1)
+    run = hand.claim()
+    assert hand.settle(run, run.attend(0.0)) == []
+    for payload in ("first", "second"):
+        hand.store.send_event("i", "go", encode_payload(payload), None, hand.now)
+    # The first holder is killed before it has written anything, and then the time is over, too.
+    for now in (1.0, 1.0 + TTL):
+        hand.now = now
+        run = hand.claim()
+        *_, events = hand.store.news("i", run.fence, run.awaits(), now)
+        answer = run.attend(now, events=events)
+        assert steps_of(answer) == []
+    (step,) = hand.settle(run, answer)
+    assert step.input == "first"
+    assert [row.path for row, _ in hand.store.history("i")] == ["go"]
+    hand.settle(run, run.completed(step, "done", hand.now))
+    assert hand.store.get("i", hand.now)["status"] == "completed"
+
+
+def test_what_a_timeout_leads_to_waits_for_its_commit() -> None:
+    wait = Flow("f").wait_for_event("go", timeout="10s", on_timeout="continue")
+    hand = Hand(wait.then(lambda x: x, name="a").build(), 1)
+    run = hand.claim()
+    assert hand.settle(run, run.attend(0.0)) == []
+    hand.now = 10.0
+    run = hand.claim()
+    # Whoever came after this one might meet an event.
+    answer = run.attend(10.0)
+    assert steps_of(answer) == []
+    assert len(hand.settle(run, answer)) == 1
+
+
+def test_an_event_does_not_overtake_the_position_that_waits_for_it() -> None:
+    left = Flow("left").then(lambda x: x, name="a").wait_for_event("go").then(lambda x: x, name="b")
+    fork = Flow("f").fork().branch(left.build()).branch(lambda x: x, name="right")
+    hand = Hand(fork.join(lambda found: found).build(), 1)
+    run = hand.claim()
+    steps = hand.settle(run, run.attend(0.0))
+    first = next(step for step in steps if step.path.endswith("a"))
+    leading = run.completed(first, 1, 0.0)
+    hand.store.send_event("i", "go", encode_payload("now"), None, 0.0)
+    *_, events = hand.store.news("i", run.fence, run.awaits(), 0.0)
+    assert steps_of(run.attend(0.0, events=events)) == []
+    (after,) = hand.settle(run, leading)
+    assert after.input == "now"
+
+
 def test_a_failure_after_a_takeover_stops_the_other_items() -> None:
     broken = task(retries=RetryPolicy(max_retries=1, initial_delay_secs=5.0))(lambda x: x)
     hand = Hand(Flow("f").map(broken, name="each", concurrency=2).build(), [1, 2])

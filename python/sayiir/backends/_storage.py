@@ -121,7 +121,7 @@ class StorageBackend:
         return self.landing(loop).ask(loop, call, self._now(), *args)
 
     def _announce(self, instance_id: str) -> None:
-        """Hint at an instance as soon as the call that makes it is on its way.
+        """Hint at an instance as soon as the call that makes it ready is on its way.
 
         The claim of whoever has nothing to do goes out behind that, and need not wait for its
         answer. Among many calls that go out together there are claims of slots that became free.
@@ -214,7 +214,9 @@ class StorageBackend:
         self, instance_id: str, name: str, payload: bytes, key: str | None
     ) -> bool:
         """See `Backend.send_event`."""
-        fresh: bool = await self._ask(self.store.send_event, instance_id, name, payload, key)
+        asked = self._ask(self.store.send_event, instance_id, name, payload, key)
+        self._announce(instance_id)
+        fresh: bool = await asked
         self.hub.event_sent(instance_id)
         return fresh
 

@@ -1,4 +1,4 @@
-//! What many calls do in common: submits, checkpoints and claims of a batch, each kind as one
+//! What many calls do in common: submits, checkpoints, events and claims of a batch, each kind as one
 //! statement, all in one transaction whose statements go out together.
 //!
 //! The invariant: a statement here applies to a row if and only if the call could be answered with
@@ -584,6 +584,55 @@ struct Claiming<'a> {
     granted: i64,
 }
 
+/// Events of a batch, as columns; of each instance one, and the others are sent alone, behind it.
+#[derive(Default)]
+struct Sendings<'a> {
+    /// Instances of which there was an event.
+    met: HashSet<&'a str>,
+    at: Vec<usize>,
+    ids: Vec<&'a str>,
+    names: Vec<&'a str>,
+    keys: Vec<Option<&'a str>>,
+    tokens: Vec<i64>,
+    payloads: Vec<&'a [u8]>,
+}
+
+impl<'a> Sendings<'a> {
+    fn add(
+        &mut self,
+        at: usize,
+        work: &Work,
+        (id, name, payload, key): (&'a str, &'a str, &'a [u8], Option<&'a str>),
+    ) {
+        if !self.met.insert(id) || work.again {
+            return;
+        }
+        self.at.push(at);
+        self.ids.push(id);
+        self.names.push(name);
+        self.keys.push(key);
+        self.tokens.push(work.token);
+        self.payloads.push(payload);
+    }
+
+    /// The ids of those that are sent.
+    async fn send(&self, link: &Link, now: Option<i64>) -> Tried<HashSet<String>> {
+        if self.at.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let params: [Param<'_>; 6] = [
+            &self.ids,
+            &self.names,
+            &self.keys,
+            &self.tokens,
+            &self.payloads,
+            &now,
+        ];
+        let rows = link.rows(&sql::EVENTS_SEND, &params).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+}
+
 /// What a batch came to.
 #[derive(Default)]
 pub struct Outcome {
@@ -632,6 +681,7 @@ pub async fn perform(
     let mut checkpoints = Checkpoints::default();
     let mut commits: Vec<(usize, i64, u64, &Arc<str>, &Commit)> = Vec::new();
     let mut claims: Vec<Claiming<'_>> = Vec::new();
+    let mut sendings = Sendings::default();
     for (at, work) in works.iter().enumerate() {
         match &work.job.call {
             Call::Submit { batch, .. } if !work.again && batch.len() == 1 => {
@@ -663,6 +713,12 @@ pub async fn perform(
                 again: work.again,
                 granted: 0,
             }),
+            Call::SendEvent {
+                id,
+                name,
+                payload,
+                key,
+            } => sendings.add(at, work, (id, name, payload, key.as_deref())),
             Call::ClaimOne {
                 claimant,
                 hashes,
@@ -689,7 +745,7 @@ pub async fn perform(
             checkpoints.add((*instance, id), *fence, commit, held);
         }
     }
-    if submits.is_empty() && commits.is_empty() && claims.is_empty() {
+    if submits.is_empty() && commits.is_empty() && claims.is_empty() && sendings.at.is_empty() {
         return Ok(outcome);
     }
     let news: Vec<(&NewInstance, i64)> = submits
@@ -726,6 +782,8 @@ pub async fn perform(
         }
         checkpoints.apply(link, now).await
     };
+    // Behind the checkpoints that park instances, and before the claims that may take them.
+    let sending = sendings.send(link, now);
     let glance = !news.is_empty();
     let claiming = claim(link, place, lanes, &claims, now, look.around, glance);
     let joining = async {
@@ -740,19 +798,24 @@ pub async fn perform(
         place,
         grants.count() < news.len() as i64
             || checkpoints.hands_over
+            || !sendings.at.is_empty()
             || !checkpoints.ended_item.is_empty(),
         checkpoints.ends,
     );
     let last = join(joining, join(telling, link.commit()));
-    let (begun, (made, (applied, (claimed, (joined, (told, over)))))) = join(
+    let (begun, (made, (applied, (sent, (claimed, (joined, (told, over))))))) = join(
         link.begin(),
-        join(creating, join(applying, join(claiming, last))),
+        join(
+            creating,
+            join(applying, join(sending, join(claiming, last))),
+        ),
     )
     .await;
     // The first failure is the cause; those behind it say that the transaction is aborted.
     begun?;
     let made = made?;
     let applied = applied?;
+    let sent = sent?;
     let claimed = claimed?;
     let joined = joined?;
     told?;
@@ -780,6 +843,11 @@ pub async fn perform(
             outcome.effects.ended.push(Arc::clone(id));
         }
         held_after(holdings, instance, commit, &Reply::Ok);
+    }
+    for (at, id) in sendings.at.iter().zip(&sendings.ids) {
+        if sent.contains(*id) {
+            outcome.answers[*at] = Some(Ok(Answer::Flag(true)));
+        }
     }
     outcome.overdue = claimed.overdue;
     outcome.effects.news = claimed.news;

@@ -339,6 +339,25 @@ statements! {
          SELECT $1::text, nextval('sayiir.event_numbers'), $2::text, $3::text, $4::bigint, ", now!("$7"),
          ", $5::boolean, $5::boolean, $6::bytea \
          ON CONFLICT (id, name, key) WHERE key IS NOT NULL DO NOTHING RETURNING event");
+    // What somebody holds, or has locked, is left for those that look first.
+    EVENTS_SEND = "event.send",
+        concat!("WITH t AS MATERIALIZED (SELECT ", now!("$6"), " AS now), \
+         x AS MATERIALIZED (SELECT x.id, x.name, x.key, x.token, x.payload \
+           FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[]) AS x (id, name, key, token, payload)), \
+         h AS MATERIALIZED (SELECT i.id FROM sayiir.instances i WHERE i.instance IN \
+           (SELECT n.instance FROM sayiir.inputs n WHERE n.id = ANY($1::text[])) \
+           AND coalesce(i.holder, 0) = 0 AND i.status < 4 FOR UPDATE OF i SKIP LOCKED), \
+         e AS (INSERT INTO sayiir.events (id, event, name, key, token, came_us, early, fresh, payload) \
+           SELECT x.id, nextval('sayiir.event_numbers'), x.name, x.key, x.token, t.now, false, false, x.payload \
+           FROM x CROSS JOIN t WHERE (x.id IN (SELECT h.id FROM h)) IS TRUE \
+           ON CONFLICT (id, name, key) WHERE key IS NOT NULL DO NOTHING RETURNING id), \
+         u AS (UPDATE sayiir.instances i SET events = true, \
+           status = CASE WHEN i.status = 2 AND x.name = ANY(i.awaits) THEN 0::smallint ELSE i.status END, \
+           updated_us = CASE WHEN i.status <> 2 OR NOT coalesce(x.name = ANY(i.awaits), false) THEN i.updated_us \
+           WHEN i.wake_us <= t.now THEN greatest(i.updated_us, i.wake_us) ELSE t.now END \
+           FROM x, t, sayiir.inputs n WHERE n.id = x.id AND i.instance = n.instance \
+           AND (x.id IN (SELECT e.id FROM e)) IS TRUE) \
+         SELECT e.id FROM e");
     EVENTS_LATE = "event.late",
         concat!("DELETE FROM sayiir.events e WHERE e.id = $1::text AND e.early AND e.came_us <= ", now!("$2"),
          " - $3::bigint");
