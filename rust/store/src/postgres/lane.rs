@@ -951,8 +951,9 @@ impl Desk {
     /// Passes notifications on.
     async fn hear(self: Rc<Self>) {
         loop {
-            self.place.heard_some.notified().await;
+            // Behind what was heard before, so that the first hint is passed on at once.
             tokio::time::sleep(HINT_PAUSE).await;
+            self.place.heard_some.notified().await;
             let heard: HashSet<Box<str>> = self.place.heard.borrow_mut().drain(..).collect();
             if heard.contains("work") {
                 // Somebody else's work may be in a lane that is not known here.
