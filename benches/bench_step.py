@@ -4,9 +4,10 @@ A short instance is subtracted from a long one, so that submitting, claiming and
 out: what remains is steps. The floor in memory is the bare awaited call.
 
 On SQLite and PostgreSQL a step waits for the disk, and disks have moods, so that a difference
-between two runs would tell of those. There the history of one instance says when each of its steps
-ended. The floor is one durable commit of the same two rows by a bare script, because the next step
-may not start before the checkpoint of the one before it is on the disk.
+between two runs would tell of those. There, and where little is to be told apart, the history of
+one instance says when each of its steps ended. The floor is one durable commit of the same two rows
+by a bare script, because the next step may not start before the checkpoint of the one before it is
+on the disk.
 """
 
 from __future__ import annotations
@@ -282,49 +283,42 @@ def _enter_alone(ledger: Ledger, store: Store, step: float, commit: float, *, ju
 
 
 def bench_growth(ledger: Ledger) -> None:
-    """One more step, turn, branch or item in memory: near the thousandth against the two hundredth.
+    """One more step, turn, branch or item near the thousandth against the two hundredth.
 
-    The marginal cost between 800 and 1,000 is divided by the one between 100 and 300. Below 100 the
-    start of as many coroutines as may run at once would hide what is looked for; the tenth is
-    compared by bytes, in `bench_stored`.
+    Both within one long instance: two hundred up to the 990th, and two hundred up to the 300th.
+    Below 100 the start of as many coroutines as may run at once would hide what is looked for; the
+    tenth is compared by bytes, in `bench_stored`.
     """
-    sizes = (100, 300, 800, 1_000)
-    times = {100: 6, 300: 2, 800: 1, 1_000: 1}
-    for shape, (make, value) in SHAPES.items():
-        contenders = {str(size): runs(make(size), value(size), times[size]) for size in sizes}
-        samples = asyncio.run(interleave_async(contenders, 30))
-        best = {int(size): min(times) for size, times in samples.items()}
-        late = (best[1_000] - best[800]) / 200
-        early = (best[300] - best[100]) / 200
-        _enter_growth(ledger, MEMORY, shape, late, early)
+    # A stretch in memory takes less than a turn of the machine's moods.
+    _growth(ledger, MEMORY, 12 * GROWTH_ROUNDS)
+
+
+def bench_durable_growth(ledger: Ledger) -> None:
+    """The same on SQLite; without fsync, whose moods would hide it."""
+    _growth(ledger, SQLITE_NORMAL, GROWTH_ROUNDS)
+
+
+def bench_served_growth(ledger: Ledger) -> None:
+    """The same on PostgreSQL, where no commit waits for the disk either."""
+    _growth(ledger, POSTGRES_RELAXED, GROWTH_ROUNDS)
 
 
 async def _late_and_early(
-    store: Store, workflow: Workflow[Any, Any], value: Any
+    store: Store, workflow: Workflow[Any, Any], value: Any, rounds: int
 ) -> tuple[float, float]:
     """Seconds of one more step near the thousandth and near the two hundredth."""
     late, early = [], []
     async with store.opened() as backend:
-        for _ in range(WARM + GROWTH_ROUNDS):
+        for _ in range(WARM + rounds):
             ended = await _moments(backend, workflow, value)
             late.append((ended[990] - ended[790]) / 200)
             early.append((ended[300] - ended[100]) / 200)
     return min(late[WARM:]), min(early[WARM:])
 
 
-def bench_durable_growth(ledger: Ledger) -> None:
-    """The same on SQLite, within one long instance; without fsync, whose moods would hide it."""
-    _durable_growth(ledger, SQLITE_NORMAL)
-
-
-def bench_served_growth(ledger: Ledger) -> None:
-    """The same on PostgreSQL, where no commit waits for the disk either."""
-    _durable_growth(ledger, POSTGRES_RELAXED)
-
-
-def _durable_growth(ledger: Ledger, store: Store) -> None:
+def _growth(ledger: Ledger, store: Store, rounds: int) -> None:
     for shape, (make, value) in SHAPES.items():
-        late, early = asyncio.run(_late_and_early(store, make(1_000), value(1_000)))
+        late, early = asyncio.run(_late_and_early(store, make(1_000), value(1_000), rounds))
         _enter_growth(ledger, store, shape, late, early)
 
 
