@@ -40,6 +40,8 @@ POSTGRES_TARGETS = {64: 6_000, 256: 8_000}
 """The same on PostgreSQL."""
 DURABLE_COUNTS = {1: 256, 16: 1_024, 64: 4_096, 256: 4_096}
 """Enough of them that the write-ahead log is folded back several times within a sample."""
+DURABLE_ROUNDS = 8
+"""The best counts; disks have bad minutes."""
 
 
 async def _flow(backend: Backend, in_flight: int, count: int) -> float:
@@ -237,7 +239,7 @@ def bench_durable_instances(ledger: Ledger) -> None:
                 "normal": flows(SQLITE_NORMAL, in_flight, count),
                 "normal floor": script("normal", in_flight, count),
             },
-            4,
+            DURABLE_ROUNDS,
         )
         target = SQLITE_TARGETS.get(in_flight)
         ledger.enter(
@@ -286,7 +288,7 @@ def bench_served_instances(ledger: Ledger) -> None:
                 "ours": flows(POSTGRES, in_flight, count),
                 "floor": postgres_script(in_flight, count),
             },
-            4,
+            DURABLE_ROUNDS,
         )
         target = POSTGRES_TARGETS.get(in_flight)
         ledger.enter(
