@@ -38,7 +38,8 @@ def special(x: int) -> int:
 PLAIN: Workflow[Any, Any] = Flow("plain").then(plain).build()
 URGENT: Workflow[Any, Any] = Flow("urgent").then(urgent).build()
 SPECIAL: Workflow[Any, Any] = Flow("special").then(special).build()
-ALL = (PLAIN, URGENT, SPECIAL)
+WAITS: Workflow[Any, Any] = Flow("waits-for-go").wait_for_event("go").then(plain).build()
+ALL = (PLAIN, URGENT, SPECIAL, WAITS)
 
 
 class Ground:
@@ -133,6 +134,35 @@ async def test_no_more_than_it_wanted(ground: Ground) -> None:
     assert ids == ["p-0", "p-1"]
     assert ground.held() == {"p-0", "p-1"}
     assert await ground.worker.claim_ids(5) == ["p-2", "p-3"]
+
+
+async def test_who_was_submitted_before_is_not_passed_over(ground: Ground) -> None:
+    await ground.submit(PLAIN, "first")
+    _, ids = await ground.together(ground.submit(PLAIN, "second"), ground.worker.claim_ids(1))
+    assert ids == ["first"]
+    assert await ground.worker.claim_ids(5) == ["second"]
+
+
+async def test_who_was_woken_before_is_not_passed_over(ground: Ground) -> None:
+    client = WorkflowClient(ground.backend)
+    for deed in ("event", "unpause"):
+        await ground.submit(WAITS, deed)
+        if deed == "unpause":
+            await client.pause(deed)
+        else:
+            [held] = await ground.worker.claim(1)
+            assert held.state == "parked"
+    await ground.content()
+    for number, deed in enumerate(("event", "unpause")):
+        if deed == "event":
+            await client.send_event(deed, "go", None)
+        else:
+            await client.unpause(deed)
+        _, ids = await ground.together(
+            ground.submit(PLAIN, f"later-{number}"), ground.worker.claim_ids(1)
+        )
+        assert ids == [deed]
+        assert await ground.worker.claim_ids(5) == [f"later-{number}"]
 
 
 async def test_the_most_urgent_first(ground: Ground) -> None:

@@ -100,6 +100,11 @@ impl Lanes {
         Ok(())
     }
 
+    /// Something became ready here that no claim was given: who is next must not be passed over.
+    pub fn became_ready(&mut self) {
+        self.content.clear();
+    }
+
     /// A worker has gone.
     pub fn released(&mut self, worker: &str) {
         self.content.remove(worker);
@@ -854,6 +859,10 @@ pub async fn perform(
     for row in joined {
         outcome.effects.family = true;
         outcome.effects.news |= row.get::<_, Option<i32>>(0).is_some();
+    }
+    if outcome.effects.work || checkpoints.hands_over || !sent.is_empty() {
+        // The claims that follow here came behind it, and say what is so now.
+        lanes.became_ready();
     }
     let grown = lanes.learn(place, &claimed.known)?;
     for (claiming, (mut rows, more)) in claims.iter().zip(claimed.taken) {

@@ -525,6 +525,9 @@ impl Desk {
         .await;
         *self.lanes.borrow_mut() = lanes;
         done?;
+        if effects.work {
+            self.lanes.borrow_mut().became_ready();
+        }
         for (at, answer) in singles.iter().zip(&answers) {
             if let (Call::Commit { slot, commit, .. }, Ok(Answer::Reply(reply))) =
                 (&works[*at].job.call, answer)
